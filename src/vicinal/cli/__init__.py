@@ -1,0 +1,88 @@
+"""The command line: ``vicinal COMMAND ...``.
+
+Bad input ends with one line on standard error and exit code 2; an interrupted run with 130, after saying how to go on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from vicinal.errors import InputError, MissingExtraError, nearest
+
+_ABOUT = "Robust, calibrated classifiers from few labels, by vicinal risk minimisation."
+_COMMANDS = {
+    "fit": "train and evaluate one experiment into a run directory",
+    "evaluate": "measure finished runs again, and print their figures side by side",
+    "predict": "label new examples with a trained run",
+    "benchmark": "run a grid of experiments: data x labels x methods x seeds",
+    "table": "print a grid's table: mean ± std over seeds",
+    "methods": "list the methods, or explain one with its settings",
+    "recipes": "list the recipes, show one, or copy one to a file",
+    "show-config": "print the complete experiment that a command line means, every setting explained",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after ``vicinal``; those of the process by default.
+
+    Returns:
+        The exit code: 0, 1 if a grid has failed cells, 2 for bad input, 130 if interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # one's own methods and networks lie where one works, as for `python -m`
+    try:
+        return _dispatch(words)
+    except (InputError, MissingExtraError) as error:
+        print(f"vicinal: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("vicinal: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has left: nothing is wrong. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    import vicinal
+
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if words[0] == "--version":
+        print(vicinal.__version__)
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in _COMMANDS:
+        raise InputError(f"unknown command {name!r}; {nearest(name, _COMMANDS)}")
+    from vicinal.cli import commands
+
+    command: Callable[[list[str]], int] = getattr(commands, name.replace("-", "_"))
+    return command(rest)
+
+
+def _overview() -> str:
+    width = max(len(name) for name in _COMMANDS)
+    lines = [f"  {name.ljust(width)}  {text}" for name, text in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: vicinal COMMAND ...",
+            "",
+            _ABOUT,
+            "",
+            "commands:",
+            *lines,
+            "",
+            "example:",
+            "  vicinal fit digits --method advmixup --labels 50 --seed 7 --output runs/a",
+            "",
+            "vicinal COMMAND --help explains a command.",
+        ]
+    )

@@ -1,0 +1,33 @@
+"""Where examples come from: sources, label splits, labelled and unlabelled streams, batched augmentation."""
+
+from __future__ import annotations
+
+from vicinal.data.arrays import from_arrays
+from vicinal.data.augment import Augment, augment, views
+from vicinal.data.builtin import circle_rings
+from vicinal.data.sources import SOURCES, load, source_settings
+from vicinal.data.split import Split, SplitIndices, make_split
+from vicinal.data.streams import Batches, Stream, eval_batches
+from vicinal.data.types import Batch, Dataset, Examples, Rows, as_float
+
+__all__ = [
+    "SOURCES",
+    "Augment",
+    "Batch",
+    "Batches",
+    "Dataset",
+    "Examples",
+    "Rows",
+    "Split",
+    "SplitIndices",
+    "Stream",
+    "as_float",
+    "augment",
+    "circle_rings",
+    "eval_batches",
+    "from_arrays",
+    "load",
+    "make_split",
+    "source_settings",
+    "views",
+]

@@ -1,0 +1,47 @@
+"""What is trained: networks with preprocessing inside, and the policy of each of their passes."""
+
+from vicinal.networks.classifier import Classifier
+from vicinal.networks.cnn13 import cnn13
+from vicinal.networks.factory import NETWORKS, build_network, network_settings
+from vicinal.networks.fitting import ZCAVariant, fit_normalise, fit_preprocess, fit_zca
+from vicinal.networks.initialise import initialise_from_data
+from vicinal.networks.layers import GaussianNoise, MeanOnlyBatchNorm
+from vicinal.networks.mlp import mlp
+from vicinal.networks.passes import EVAL, FROZEN_STATS, TRAIN, PassPolicy, applied, run
+from vicinal.networks.preact_resnet import preact_resnet18
+from vicinal.networks.preprocess import ZCA, Identity, Normalise, PerImage, PreprocessName, unfitted_preprocess
+from vicinal.networks.small_cnn import small_cnn
+from vicinal.networks.wide_resnet import wide_resnet, wrn_28_2, wrn_28_10
+
+__all__ = [
+    "EVAL",
+    "FROZEN_STATS",
+    "NETWORKS",
+    "TRAIN",
+    "ZCA",
+    "Classifier",
+    "GaussianNoise",
+    "Identity",
+    "MeanOnlyBatchNorm",
+    "Normalise",
+    "PassPolicy",
+    "PerImage",
+    "PreprocessName",
+    "ZCAVariant",
+    "applied",
+    "build_network",
+    "cnn13",
+    "fit_normalise",
+    "fit_preprocess",
+    "fit_zca",
+    "initialise_from_data",
+    "mlp",
+    "network_settings",
+    "preact_resnet18",
+    "run",
+    "small_cnn",
+    "unfitted_preprocess",
+    "wide_resnet",
+    "wrn_28_2",
+    "wrn_28_10",
+]

@@ -1,0 +1,210 @@
+"""Networks by name, by import path, and from other libraries."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vicinal.errors import InputError, MissingExtraError, nearest, require
+from vicinal.networks.auto import auto
+from vicinal.networks.classifier import Classifier
+from vicinal.networks.cnn13 import cnn13
+from vicinal.networks.mlp import mlp
+from vicinal.networks.passes import EVAL, run
+from vicinal.networks.preact_resnet import preact_resnet18
+from vicinal.networks.preprocess import Identity
+from vicinal.networks.small_cnn import small_cnn
+from vicinal.networks.wide_resnet import wide_resnet, wrn_28_2, wrn_28_10
+from vicinal.settings import Choice, build
+
+NETWORKS: dict[str, Callable[..., Classifier]] = {
+    "auto": auto,
+    "mlp": mlp,
+    "small_cnn": small_cnn,
+    "cnn13": cnn13,
+    "wide_resnet": wide_resnet,
+    "wrn_28_2": wrn_28_2,
+    "wrn_28_10": wrn_28_10,
+    "preact_resnet18": preact_resnet18,
+}
+"""The networks that come with this package: builders called with (shape, classes, settings)."""
+
+
+def build_network(choice: Choice, dataset_shape: tuple[int, ...], classes: int, preprocess: nn.Module) -> Classifier:
+    """The network that was chosen, with fresh weights.
+
+    Weights are drawn from torch's global generator: call ``torch.manual_seed`` before, and the same seed gives the
+    same weights.
+
+    Args:
+        choice: one of `NETWORKS`; an import path of any module class or function that makes one, written
+            ``package.module:Name`` or ``package.module.Name``; ``timm:NAME``; or ``torchvision:NAME``. A class of
+            one's own is called with the settings given and with ``classes``, ``num_classes``, ``in_channels`` and
+            ``shape`` where its signature has them; it must map (B, ...) to logits (B, C).
+        dataset_shape: shape of one example, (C, H, W) or (D,).
+        classes: number of classes C.
+        preprocess: layer that the network starts with, see `fit_preprocess`.
+
+    Raises:
+        InputError: unknown name or setting, wrong type, import or construction fails, or the network does not
+            map inputs of that shape to (B, C) logits.
+        MissingExtraError: timm or torchvision is not installed.
+
+    >>> build_network(Choice("mlp", {"hidden": [8]}), (2,), 3, Identity())(torch.zeros(4, 2)).shape
+    torch.Size([4, 3])
+    """
+    target = network_settings(choice.name)
+    if choice.name in NETWORKS:
+        network: Classifier = build("network", target, choice.settings, shape=dataset_shape, classes=classes)
+        network.preprocess = preprocess
+        return network
+    offered = {
+        "shape": dataset_shape,
+        "classes": classes,
+        "num_classes": classes,
+        "in_channels": dataset_shape[0],
+    }
+    made = _call(choice.name, target, choice.settings, offered)
+    if isinstance(made, Classifier):
+        network = made
+        network.preprocess = preprocess
+    elif isinstance(made, nn.Module):
+        network = Classifier(preprocess, made, Identity(), feature_dim=None, classes=classes)
+    else:
+        raise InputError(f"network: {choice.name} gave a {type(made).__name__}, not a torch module")
+    _verify(choice.name, network, dataset_shape, classes)
+    return network
+
+
+def network_settings(name: str) -> Callable[..., Any]:
+    """What is called to make the network of that name; its signature and docstring say what may be set.
+
+    Raises:
+        InputError: there is no such network.
+        MissingExtraError: timm or torchvision is not installed.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    library, colon, model = name.partition(":")
+    if colon and library == "timm":
+        return _timm(model)
+    if colon and library == "torchvision":
+        return _torchvision(model)
+    if colon or "." in name:
+        return _imported(name)
+    raise InputError(f"network: unknown {name!r}; {nearest(name, NETWORKS)} (or an import path 'package.module:Name')")
+
+
+def _imported(path: str) -> Callable[..., Any]:
+    module, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
+    try:
+        found = importlib.import_module(module)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"network: cannot import {module!r} of {path!r}: {error}") from error
+    target = found
+    for part in attribute.split("."):
+        if not hasattr(target, part):
+            public = [name for name in vars(target) if not name.startswith("_")]
+            raise InputError(f"network: {module!r} has no {attribute!r}; {nearest(attribute, public)}")
+        target = getattr(target, part)
+    if not callable(target):
+        raise InputError(f"network: {path!r} is a {type(target).__name__}, not a class or function")
+    return target
+
+
+def _timm(model: str) -> Callable[..., nn.Module]:
+    timm = _library("timm", f"the network 'timm:{model}'")
+
+    def create(*, in_channels: int, num_classes: int, pretrained: bool = False, **settings: Any) -> nn.Module:
+        """A timm model.
+
+        Args:
+            in_channels: channels of the images.
+            num_classes: number of classes.
+            pretrained: load the published weights (needs network access).
+            settings: further arguments of ``timm.create_model``.
+        """
+        made: nn.Module = timm.create_model(
+            model, pretrained=pretrained, in_chans=in_channels, num_classes=num_classes, **settings
+        )
+        return made
+
+    return create
+
+
+def _torchvision(model: str) -> Callable[..., nn.Module]:
+    models = _library("torchvision.models", f"the network 'torchvision:{model}'")
+
+    def create(*, num_classes: int, **settings: Any) -> nn.Module:
+        """A torchvision model with random weights.
+
+        Args:
+            num_classes: number of classes.
+            settings: further arguments of ``torchvision.models.get_model``.
+        """
+        made: nn.Module = models.get_model(model, weights=None, num_classes=num_classes, **settings)
+        return made
+
+    return create
+
+
+def _library(module: str, purpose: str) -> Any:
+    """A library of backbones, imported here and nowhere else, so whoever does not ask for it need not have it."""
+    try:
+        return require(module, "timm", purpose)
+    except MissingExtraError:
+        if not module.startswith("torchvision"):
+            raise
+        raise MissingExtraError(
+            f"{purpose} needs torchvision, which this package does not install: "
+            "install the build that belongs to your torch, or use a timm model"
+        ) from None
+    except (ImportError, RuntimeError) as error:
+        # timm imports torchvision, and a torchvision built for another torch fails with a RuntimeError.
+        raise InputError(f"network: {purpose} cannot be imported: {_first_line(error)}") from error
+
+
+def _call(name: str, target: Callable[..., Any], given: Mapping[str, Any], offered: Mapping[str, Any]) -> Any:
+    """Call what the user named, with the settings given and what its signature asks for of what is ``offered``."""
+    parameters = inspect.signature(target).parameters
+    named = {key for key, item in parameters.items() if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)}
+    takes_any = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
+    for key in given:
+        if key not in named and not takes_any:
+            raise InputError(f"network.{key}: unknown setting of {name}; {nearest(key, named)}")
+    arguments = {key: value for key, value in offered.items() if key in named} | dict(given)
+    missing = [key for key in named if parameters[key].default is inspect.Parameter.empty and key not in arguments]
+    if missing:
+        raise InputError(f"network: {name} needs settings for: {', '.join(sorted(missing))}")
+    try:
+        return target(**arguments)
+    except Exception as error:
+        raise InputError(f"network: {name} could not be built: {_first_line(error)}") from error
+
+
+def _verify(name: str, network: nn.Module, shape: tuple[int, ...], classes: int) -> None:
+    """One pass over zeros in eval mode, which changes no state."""
+    parameter: Tensor | None = next(network.parameters(), None)
+    zeros = torch.zeros(2, *shape, device=None if parameter is None else parameter.device)
+    try:
+        with torch.no_grad():
+            logits = run(network, zeros, EVAL)
+    except Exception as error:
+        raise InputError(
+            f"network: {name} fails on inputs of shape (2, {', '.join(map(str, shape))}): {_first_line(error)}"
+        ) from error
+    if not isinstance(logits, Tensor):
+        raise InputError(f"network: {name} gives a {type(logits).__name__}, not one tensor of logits")
+    if logits.shape != (2, classes):
+        raise InputError(
+            f"network: {name} gives {tuple(logits.shape)} for 2 inputs, not logits of shape (2, {classes})"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,0 +1,187 @@
+"""A run directory: where one experiment's results lie, who may write there, and what can be read back.
+
+    experiment.yaml     the whole description
+    split.json          training rows: labelled, unlabelled, validation
+    metrics.csv         loss terms and validation errors along training
+    checkpoints/        last.ckpt (to resume from) and best.ckpt (lowest validation error)
+    model.safetensors   the evaluated network's weights at the end of training
+    evaluation.json     figures and their provenance; its presence means that the run is finished
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from vicinal.errors import InputError
+from vicinal.experiment import Experiment
+from vicinal.networks import Classifier, build_network, unfitted_preprocess
+
+WhichName = Literal["last", "best_validation"]
+
+
+class Run:
+    """One run directory.
+
+    Args:
+        path: the directory.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.experiment_file = self.path / "experiment.yaml"
+        self.split_file = self.path / "split.json"
+        self.metrics_file = self.path / "metrics.csv"
+        self.checkpoints = self.path / "checkpoints"
+        self.last = self.checkpoints / "last.ckpt"
+        self.best = self.checkpoints / "best.ckpt"
+        self.model_file = self.path / "model.safetensors"
+        self.evaluation_file = self.path / "evaluation.json"
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Run:
+        """An existing run directory.
+
+        Raises:
+            InputError: there is none at ``path``.
+        """
+        run = cls(path)
+        if not run.experiment_file.is_file():
+            reason = "no such directory" if not run.path.exists() else "not a run directory (it has no experiment.yaml)"
+            raise InputError(f"{run.path}: {reason}")
+        return run
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run was trained to its end and evaluated."""
+        return self.evaluation_file.is_file()
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment that the directory belongs to."""
+        return Experiment.from_yaml(self.experiment_file)
+
+    def evaluation(self) -> dict[str, Any]:
+        """What ``evaluation.json`` says.
+
+        Raises:
+            InputError: the run is not finished, or the file is damaged.
+        """
+        if not self.is_finished:
+            raise InputError(f"{self.path}: the run is not finished; go on with: vicinal fit --resume {self.path}")
+        try:
+            values: dict[str, Any] = json.loads(self.evaluation_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{self.evaluation_file}: damaged ({error}); write it anew with: vicinal evaluate {self.path}") from error
+        return values
+
+    def claim(self, experiment: Experiment, *, resume: bool) -> None:
+        """Take the directory for an experiment; nothing that lies in it is ever overwritten by another one.
+
+        Raises:
+            InputError: it holds something else, a finished run, or an unfinished one that was not asked to resume.
+        """
+        if resume:
+            if self.is_finished:
+                raise InputError(f"{self.path}: the run is finished; there is nothing to resume")
+            return
+        if self.path.is_file():
+            raise InputError(f"{self.path}: is a file; choose another output directory")
+        if self.experiment_file.is_file():
+            state = "a finished run" if self.is_finished else f"an unfinished run; go on with: vicinal fit --resume {self.path}, or"
+            raise InputError(f"{self.path}: holds {state}{'; ' if self.is_finished else ' '}choose another output directory")
+        if self.path.is_dir() and any(item.name != ".lock" for item in self.path.iterdir()):
+            raise InputError(f"{self.path}: is not empty and not a run directory; choose another output directory")
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.experiment_file, experiment.to_yaml())
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot write: {error.strerror}") from error
+
+    @contextmanager
+    def locked(self, *, wait: bool = False) -> Iterator[None]:
+        """Hold the directory against other processes; the system lets go of it when the process ends, however it ends.
+
+        Args:
+            wait: wait until it is free, instead of refusing.
+
+        Raises:
+            InputError: another process holds it, or it cannot be written.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout as error:
+            raise InputError(f"{self.path}: in use by another process; wait for it, or choose another output directory") from error
+        except FileExistsError as error:
+            raise InputError(f"{self.path}: is a file; choose another output directory") from error
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot write: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def checkpoint(self, which: WhichName) -> dict[str, Any]:
+        """A checkpoint's content; no code runs on loading.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        path = self.last if which == "last" else self.best
+        if not path.is_file():
+            raise InputError(f"{path}: no such checkpoint; the run was stopped before it was first saved, start it anew elsewhere")
+        try:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            content["state_dict"]
+        except Exception as error:
+            raise InputError(f"{path}: damaged checkpoint; restore it from a copy, or train anew in another directory") from error
+        return content
+
+    def network(self, which: WhichName = "last") -> TrainedNetwork:
+        """The evaluated network from a checkpoint, with what is needed to use it.
+
+        Args:
+            which: the end of training, or the lowest validation error.
+        """
+        content = self.checkpoint(which)
+        state = content["state_dict"]
+        prefix = "teacher.network." if any(name.startswith("teacher.network.") for name in state) else "student."
+        weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        shape, classes = tuple(content["vicinal"]["shape"]), tuple(content["vicinal"]["classes"])
+        experiment = self.experiment
+        network = build_network(experiment.network, shape, len(classes), unfitted_preprocess(experiment.preprocess, shape))
+        network.load_state_dict(weights)
+        return TrainedNetwork(network.eval(), shape, classes, int(content["global_step"]))
+
+
+class TrainedNetwork(NamedTuple):
+    """A trained network and what is needed to use it.
+
+    Attributes:
+        network: in eval mode, from data space to logits.
+        shape: shape of one example.
+        classes: class names in the order of the logits.
+        step: after how many training steps.
+    """
+
+    network: Classifier
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    step: int
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old content or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,108 @@
+"""A method makes exactly the passes that it says it makes: counted by hooks, forward and backward."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vicinal.methods import ICT, METHODS, VAT, AdvMixup, Cost, MeanTeacher, Mixup, Supervised, VATEntMin
+from vicinal.methods.base import Method
+from vicinal.networks import run
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+
+# The published comparison of minimal steps; ICT's official code runs 2f+2F+2T, one of them on the labelled batch.
+PUBLISHED = {
+    "supervised": "f+b",
+    "mixup": "f+b",
+    "mean_teacher": "f+F+T+b+B",
+    "vat": "f+3F+b+B+X",
+    "vat_entmin": "f+3F+b+2B+X",
+    "ict": "f+F+T+b+B",
+    "advmixup": "f+2F+T+b+B+X",
+}
+
+SETTINGS: list[Method] = [
+    Supervised(),
+    Mixup(),
+    MeanTeacher(),
+    MeanTeacher(distance="kl"),
+    VAT(),
+    VAT(iterations=2),
+    VAT(iterations=2, entropy_weight=0.1),
+    VAT(search="gauss_newton", iterations=2),
+    VAT(masks="fresh"),
+    VAT(epsilon=0),
+    VATEntMin(),
+    VATEntMin(iterations=3),
+    VATEntMin(entropy_weight=0),
+    ICT(),
+    ICT(mix_labelled=False),
+    ICT(logging_passes=True),
+    ICT(mix_space="logits"),
+    AdvMixup(),
+    AdvMixup(iterations=2),
+    AdvMixup(epsilon=0),
+    AdvMixup(pairing="real-real"),
+    AdvMixup(pairing="adversarial-adversarial", iterations=2),
+    AdvMixup(partner="own", space="input"),
+]
+
+
+def named(method: Method) -> str:
+    defaults = type(method)().settings()
+    changed = [f"{name}={value}" for name, value in method.settings().items() if value != defaults[name]]
+    return f"{type(method).__name__}({', '.join(changed)})"
+
+
+def counted(lab: Any, method: Method) -> Cost:
+    """The passes of one step, as they ran."""
+    student, teacher = lab.pair(dropout=0.5)
+    passes = lab.record(method, student, teacher)
+    forward = Counter((made.network, made.batch) for made in passes)
+    backward = Counter((phase, made.batch) for made in passes for phase in made.backward)
+    assert not any(made.backward for made in passes if made.network == "teacher")
+    assert not backward["search", "f"]
+    return Cost(
+        f=forward["student", "f"], F=forward["student", "F"], T=forward["teacher", "F"], t=forward["teacher", "f"],
+        b=backward["loss", "f"], B=backward["loss", "F"], X=backward["search", "F"],
+    )
+
+
+@pytest.mark.parametrize("method", SETTINGS, ids=named)
+def test_passes_are_those_declared(method: Method, lab: Any) -> None:
+    assert counted(lab, method) == method.passes()
+
+
+@pytest.mark.parametrize("method", SETTINGS, ids=named)
+def test_a_wasted_pass_is_noticed(method: Method, lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wasteful(network: nn.Module, x: Tensor, *policy: Any, **rest: Any) -> Tensor:
+        run(network, x, *policy, **rest)
+        return run(network, x, *policy, **rest)
+
+    monkeypatch.setattr("vicinal.methods.base.run", wasteful)
+    with pytest.raises(AssertionError):
+        assert counted(lab, method) == method.passes()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_defaults_cost_what_is_published(name: str) -> None:
+    assert str(METHODS[name].cost) == PUBLISHED[name]
+    assert METHODS[name]().passes() == METHODS[name].cost
+
+
+def test_a_search_with_every_gradient_is_noticed(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target computed with a graph, and a backward pass through it, would be one B too many."""
+    monkeypatch.setattr(VAT, "_detached", lambda self, step, u, policy: step.student(u, policy))
+    monkeypatch.setattr(Tensor, "detach", lambda self: self)
+    with pytest.raises(AssertionError):
+        assert counted(lab, VAT()) == VAT().passes()
+
+
+def test_logging_passes_are_what_the_official_code_wastes() -> None:
+    assert str(ICT(logging_passes=True).passes()) == "2f+2F+T+t+b+B"

@@ -1,0 +1,189 @@
+"""The ledger of batch norm: which pass of which method may move running statistics, and that nothing else moves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vicinal.methods import ICT, METHODS, VAT, AdvMixup, MeanTeacher, Mixup, Supervised, VATEntMin
+from vicinal.methods.base import Method
+from vicinal.networks import run
+from vicinal.training.teacher import Teacher, TeacherSettings
+
+Check = Callable[[Any], None]
+Mutation = Callable[[pytest.MonkeyPatch], None]
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+
+
+def statistics(update: bool) -> Mutation:
+    """The mutation under which every pass updates running statistics, or none does."""
+
+    def wrong(network: nn.Module, x: Tensor, policy: Any, **rest: Any) -> Tensor:
+        return run(network, x, replace(policy, update_stats=update), **rest)
+
+    return lambda patch: patch.setattr("vicinal.methods.base.run", wrong)
+
+
+frozen, thawed = statistics(False), statistics(True)
+
+# Passes in their order: f on the labelled batch, F on the unlabelled one; a star where running statistics move.
+LEDGER = [
+    ("supervised", Supervised(), "f*", "", frozen),
+    ("mixup", Mixup(), "f*", "", frozen),
+    ("mean teacher", MeanTeacher(), "f* F*", "F*", frozen),
+    ("vat", VAT(), "f* F F F", "", thawed),
+    ("vat, two steps", VAT(iterations=2), "f* F F F F", "", thawed),
+    ("vat, exact", VAT(search="gauss_newton"), "f* F F F", "", thawed),
+    ("vat, fresh masks", VAT(masks="fresh"), "f* F F F", "", thawed),
+    ("vat+entmin", VATEntMin(), "f* F F F", "", thawed),
+    ("ict", ICT(), "f* F*", "F*", frozen),
+    ("ict, labelled not mixed", ICT(mix_labelled=False), "f* F*", "F*", frozen),
+    ("ict, logging", ICT(logging_passes=True), "f* F* f* F*", "F* f*", frozen),
+    ("advmixup", AdvMixup(), "f* F F*", "F*", thawed),
+    ("advmixup, three steps", AdvMixup(iterations=3, space="input"), "f* F F F F*", "F*", thawed),
+    ("advmixup, both adversarial", AdvMixup(pairing="adversarial-adversarial"), "f* F F*", "F*", thawed),
+    ("advmixup, no radius", AdvMixup(epsilon=0), "f* F*", "F*", frozen),
+]
+
+
+def written(lab: Any, method: Method, student: nn.Module, teacher: nn.Module, **step: Any) -> tuple[str, str]:
+    passes = lab.record(method, student, teacher, **step)
+    student_row, teacher_row = (
+        " ".join(made.batch + "*" * made.updated for made in passes if made.network == name)
+        for name in ("student", "teacher")
+    )
+    return student_row, teacher_row
+
+
+def ledger(method: Method, student_row: str, teacher_row: str) -> Check:
+    """The passes are those, and each star is one more batch in the counters of batch norm."""
+
+    def check(lab: Any) -> None:
+        student, teacher = lab.pair(dropout=0.5)
+        assert written(lab, method, student, teacher) == (student_row, teacher_row)
+        for network, row in ((student, student_row), (teacher, teacher_row)):
+            counters = [module.num_batches_tracked for module in network.modules() if isinstance(module, nn.BatchNorm1d)]
+            assert [int(counter) for counter in counters] == [row.count("*")]
+
+    return check
+
+
+def teachers_keep_their_books(lab: Any) -> None:
+    """A teacher gathers its own statistics only where it is told to."""
+    for settings, row in (
+        (TeacherSettings(), "F*"), (TeacherSettings(buffers="copy"), "F"), (TeacherSettings(buffers="average"), "F"),
+        (TeacherSettings(mode="eval"), "F"),
+    ):
+        for name in ("mean_teacher", "ict", "advmixup"):
+            student = lab.network()
+            teacher = Teacher(student, settings).network
+            assert written(lab, METHODS[name](), student, teacher, teacher_policy=settings.policy)[1] == row
+
+
+def vat_statistics_are_the_labelled_ones(lab: Any) -> None:
+    """After VAT, the running statistics are bit-equal to those after one plain pass on the labelled batch."""
+    for method in (VAT(), VAT(iterations=3, masks="fresh"), VAT(search="gauss_newton"), VATEntMin()):
+        student, plain = lab.network(), lab.network()
+        lab.loss(method, student)
+        plain(lab.x)
+        assert buffers(student) == buffers(plain)
+
+
+def advmixup_statistics_are_labelled_then_mixed(lab: Any) -> None:
+    """And after AdvMixup, to those after plain passes on the labelled and on the mixed batch."""
+    student, teacher = lab.pair()
+    plain = copy.deepcopy(student)
+    mixed = lab.record(AdvMixup(iterations=2), student, teacher)[-1].x
+    plain(lab.x)
+    plain(mixed)
+    assert buffers(student) == buffers(plain)
+
+
+def buffers(network: nn.Module) -> list[Any]:
+    return [buffer.tolist() for buffer in network.buffers()]
+
+
+def flags(network: nn.Module) -> list[Any]:
+    return [
+        (module.training, getattr(module, "momentum", None), getattr(module, "track_running_stats", None), module.__dict__.keys())
+        for module in network.modules()
+    ]
+
+
+def nothing_else_changes(lab: Any) -> None:
+    """Momentum, tracking and training flags, parameters and their gradients are after the loss what they were before."""
+    for name in METHODS:
+        student, teacher = lab.pair(dropout=0.5)
+        next(module for module in student.modules() if isinstance(module, nn.Dropout)).eval()
+        before = copy.deepcopy((student, teacher))
+        for network in (student, teacher):
+            for parameter in network.parameters():
+                parameter.grad = torch.full_like(parameter, 3)
+        lab.loss(METHODS[name](), student, teacher)
+        for network, old in zip((student, teacher), before, strict=True):
+            assert flags(network) == flags(old)
+            for parameter, value in zip(network.parameters(), old.parameters(), strict=True):
+                assert torch.equal(parameter, value)
+                assert parameter.requires_grad
+                assert parameter.grad is not None
+                assert torch.equal(parameter.grad, torch.full_like(parameter, 3))
+
+
+def momentum_reset(patch: pytest.MonkeyPatch) -> None:
+    """Mutation: freeze as published codes do, by momentum 0, and set it back to 0.1 whatever it was."""
+
+    def wrong(network: nn.Module, x: Tensor, policy: Any, **rest: Any) -> Tensor:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.momentum = 0.1
+        return run(network, x, policy, **rest)
+
+    patch.setattr("vicinal.methods.base.run", wrong)
+
+
+def search_through_grad(patch: pytest.MonkeyPatch) -> None:
+    """Mutation: search by a backward pass that also reaches the parameters."""
+
+    def wrong(outputs: Tensor, inputs: Tensor) -> tuple[Tensor]:
+        outputs.backward()
+        assert inputs.grad is not None
+        return (inputs.grad,)
+
+    patch.setattr(torch.autograd, "grad", wrong)
+
+
+IDENTITIES = [
+    *(pytest.param(ledger(method, student, teacher), mutate, id=name) for name, method, student, teacher, mutate in LEDGER),
+    pytest.param(teachers_keep_their_books, thawed, id="teacher's policies | all update"),
+    pytest.param(teachers_keep_their_books, frozen, id="teacher's policies | none updates"),
+    pytest.param(vat_statistics_are_the_labelled_ones, thawed, id="VAT's statistics | all passes update"),
+    pytest.param(advmixup_statistics_are_labelled_then_mixed, thawed, id="AdvMixup's statistics | the search updates"),
+    pytest.param(nothing_else_changes, momentum_reset, id="nothing else | momentum set to 0.1"),
+    pytest.param(nothing_else_changes, search_through_grad, id="nothing else | search fills .grad"),
+]
+
+
+@pytest.mark.parametrize(("check", "mutate"), IDENTITIES)
+def test_identity_holds(check: Check, mutate: Mutation, lab: Any) -> None:
+    check(lab)
+
+
+@pytest.mark.parametrize(("check", "mutate"), IDENTITIES)
+def test_identity_fails_when_mutated(
+    check: Check, mutate: Mutation, lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutate(monkeypatch)
+    with pytest.raises(AssertionError):
+        check(lab)
+
+
+def test_every_method_has_a_row() -> None:
+    assert {type(method) for _, method, *_ in LEDGER} == set(METHODS.values())
