@@ -36,7 +36,9 @@ class _Clock(Callback):
         self.seconds += time.perf_counter()
 
 
-def lightning_overhead(network: Classifier, shape: tuple[int, int, int], *, steps: int, batch: int = 1, rounds: int = 7) -> dict[str, Any]:
+def lightning_overhead(
+    network: Classifier, shape: tuple[int, int, int], *, steps: int, batch: int = 1, rounds: int = 7
+) -> dict[str, Any]:
     """Milliseconds per supervised step of the bare loop and under each of `ENGINES`.
 
     Args:
@@ -64,7 +66,12 @@ def lightning_overhead(network: Classifier, shape: tuple[int, int, int], *, step
             seconds = _bare(module, data) if name == "bare" else _trainer(module, data, callbacks=name == ENGINES[1])
             if turn:
                 column.append(1e3 * seconds / steps)
-    return {"steps": steps, "batch": batch, "rounds": rounds, **{name: statistics.median(column) for name, column in times.items()}}
+    return {
+        "steps": steps,
+        "batch": batch,
+        "rounds": rounds,
+        **{name: statistics.median(column) for name, column in times.items()},
+    }
 
 
 def _bare(module: VicinalModule, data: TrainingData) -> float:
@@ -72,8 +79,13 @@ def _bare(module: VicinalModule, data: TrainingData) -> float:
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     settings = data.settings
     batches = Batches(
-        data.dataset.train, data.split, labelled_batch=settings.batch_labelled, unlabelled_batch=settings.batch_unlabelled,
-        seed=data.seed, steps=settings.steps, unlabelled=data.unlabelled,
+        data.dataset.train,
+        data.split,
+        labelled_batch=settings.batch_labelled,
+        unlabelled_batch=settings.batch_unlabelled,
+        seed=data.seed,
+        steps=settings.steps,
+        unlabelled=data.unlabelled,
     )
     module.train()
     start = time.perf_counter()
@@ -95,13 +107,23 @@ def _trainer(module: VicinalModule, data: TrainingData, *, callbacks: bool) -> f
         own: list[Callback] = []
         if callbacks:
             own = [
-                Checkpoints(Path(folder), every=10**9, validate_every=None), MetricsFile(Path(folder) / "metrics.csv"),
+                Checkpoints(Path(folder), every=10**9, validate_every=None),
+                MetricsFile(Path(folder) / "metrics.csv"),
                 ProgressBar("synthetic", data.settings.steps),
             ]
         trainer = Trainer(
-            accelerator="cpu", devices=1, max_steps=data.settings.steps, max_epochs=1, limit_val_batches=0, num_sanity_val_steps=0,
-            callbacks=[clock, *own], logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, use_distributed_sampler=False,
+            accelerator="cpu",
+            devices=1,
+            max_steps=data.settings.steps,
+            max_epochs=1,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            callbacks=[clock, *own],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
         )
         trainer.fit(module, datamodule=data)
     return clock.seconds

@@ -60,7 +60,9 @@ def timed(run: Callable[[], None]) -> tuple[float, float]:
 def measure(name: str, method: str, batch: int, rounds: int) -> dict[str, Any]:
     """Times of one method on one network in ms, and counts."""
     made = subject(name, method, batch)
-    columns: dict[str, list[tuple[float, float]]] = {key: [] for key in ("floor", "step", "feed", "optimiser", "teacher")}
+    columns: dict[str, list[tuple[float, float]]] = {
+        key: [] for key in ("floor", "step", "feed", "optimiser", "teacher")
+    }
     gc.collect()
     for turn in range(WARM_UP + rounds):
         values: dict[str, tuple[float, float]] = {}
@@ -81,11 +83,18 @@ def measure(name: str, method: str, batch: int, rounds: int) -> dict[str, Any]:
     made.clear()
     step = count(made.step)
     return {
-        "network": name, "method": method, "batch": batch, "passes": str(made.method.passes()), "rounds": rounds,
-        "ms": median, "ratio": statistics.median(ratios), "ratio_quartiles": [low, high],
+        "network": name,
+        "method": method,
+        "batch": batch,
+        "passes": str(made.method.passes()),
+        "rounds": rounds,
+        "ms": median,
+        "ratio": statistics.median(ratios),
+        "ratio_quartiles": [low, high],
         "ratio_processor": statistics.median(processor),
         "else_ms": median["step"] - sum(median[key] for key in ("floor", "feed", "optimiser", "teacher")),
-        "flops": {"floor": floor.flops, "step": step.flops}, "calls": {"floor": floor.calls, "step": step.calls},
+        "flops": {"floor": floor.flops, "step": step.flops},
+        "calls": {"floor": floor.calls, "step": step.calls},
     }
 
 
@@ -98,13 +107,31 @@ def time_table(rows: list[dict[str, Any]], notes: tuple[str, ...]) -> Table:
         rest = (ms["feed"], ms["optimiser"], ms["teacher"], row["else_ms"])
         low, high = row["ratio_quartiles"]
         return (
-            row["network"], row["method"], row["passes"], str(row["batch"]), *(f"{value:.1f}" for value in parts),
-            f"{row['ratio']:.3f}", f"{low:.3f}-{high:.3f}", f"{row['ratio_processor']:.3f}", *(f"{value:.2f}" for value in rest),
+            row["network"],
+            row["method"],
+            row["passes"],
+            str(row["batch"]),
+            *(f"{value:.1f}" for value in parts),
+            f"{row['ratio']:.3f}",
+            f"{low:.3f}-{high:.3f}",
+            f"{row['ratio_processor']:.3f}",
+            *(f"{value:.2f}" for value in rest),
         )
 
     columns = (
-        "network", "method", "passes", "batch", "floor ms", "step ms", "ratio", "quartiles", "processor", "data", "optimiser",
-        "teacher", "else",
+        "network",
+        "method",
+        "passes",
+        "batch",
+        "floor ms",
+        "step ms",
+        "ratio",
+        "quartiles",
+        "processor",
+        "data",
+        "optimiser",
+        "teacher",
+        "else",
     )
     return Table("Step cost over its floor", columns, tuple(cells(row) for row in rows), notes)
 
@@ -116,8 +143,13 @@ def count_table(rows: list[dict[str, Any]]) -> Table:
     def cells(row: dict[str, Any]) -> tuple[str, ...]:
         floor, step = (Counts(row["flops"][key], row["calls"][key]) for key in ("floor", "step"))
         return (
-            row["network"], row["method"], f"{floor.flops / 1e9:.3f}", f"{step.flops / 1e9:.3f}",
-            f"{step.flops / floor.flops:.4f}", str(floor.calls), str(step.calls),
+            row["network"],
+            row["method"],
+            f"{floor.flops / 1e9:.3f}",
+            f"{step.flops / 1e9:.3f}",
+            f"{step.flops / floor.flops:.4f}",
+            str(floor.calls),
+            str(step.calls),
         )
 
     notes = (
@@ -148,7 +180,9 @@ def main() -> None:
     parser.add_argument("--batch-cnn13", type=int, default=20, help="labelled and unlabelled images each")
     parser.add_argument("--rounds-small-cnn", type=int, default=25, help="measured rounds, at least 7")
     parser.add_argument("--rounds-cnn13", type=int, default=9, help="measured rounds, at least 7")
-    parser.add_argument("--lightning-steps", type=int, default=200, help="steps a round of the engine's table; 0 leaves it out")
+    parser.add_argument(
+        "--lightning-steps", type=int, default=200, help="steps a round of the engine's table; 0 leaves it out"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
@@ -161,12 +195,15 @@ def main() -> None:
             rows.append(measure(name, method, batch, max(rounds, 7)))
             print(f"{name} {method}: {rows[-1]['ratio']:.3f}", file=sys.stderr, flush=True)
     described = {
-        "command": shlex.join(["python", *sys.argv]), "commit": machine.commit(), "machine": machine.describe(),
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": machine.commit(),
+        "machine": machine.describe(),
         "allocator_tuned": tuned,
     }
     notes = (
         f"times in ms; medians of {', '.join(f'{row} rounds' for row in dict.fromkeys(str(row['rounds']) for row in rows))} after {WARM_UP} of "
-        "warm-up; one process, one thread, floor and step in turn; " + ("allocator tuned for both." if tuned else "allocator as it is."),
+        "warm-up; one process, one thread, floor and step in turn; "
+        + ("allocator tuned for both." if tuned else "allocator as it is."),
         "floor: the passes on ready float inputs (f, F student forward on labelled, unlabelled images; T teacher; b, B full backward; "
         "X backward to the input alone). ratio: median of the rounds' step over floor, beside its quartiles and the same "
         f"of processor time; the aim is {AIM:.2f} or less.",
@@ -184,7 +221,9 @@ def main() -> None:
     _show(tables)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({**described, "rows": rows, "lightning": engine}, indent=2) + "\n", encoding="utf-8")
+        arguments.json.write_text(
+            json.dumps({**described, "rows": rows, "lightning": engine}, indent=2) + "\n", encoding="utf-8"
+        )
     if arguments.markdown:
         arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
         arguments.markdown.write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")

@@ -56,17 +56,32 @@ class Subject:
         augment: augmentation of every view.
         device: where to run.
         channels_last: memory layout of images and weights.
+        bf16: run forward passes and losses under bfloat16 autocast, as training in mixed precision does.
         seed: names every draw.
     """
 
     def __init__(
-        self, method: Method, network: Classifier, *, shape: tuple[int, int, int], labelled: int, unlabelled: int,
-        augment: Augment | None = None, device: torch.device | str = "cpu", channels_last: bool = True, seed: int = 0,
+        self,
+        method: Method,
+        network: Classifier,
+        *,
+        shape: tuple[int, int, int],
+        labelled: int,
+        unlabelled: int,
+        augment: Augment | None = None,
+        device: torch.device | str = "cpu",
+        channels_last: bool = True,
+        bf16: bool = False,
+        seed: int = 0,
     ) -> None:
         self.method = method
         # A learning rate so small that hundreds of steps on random labels leave the numbers what they were.
         training = Training(
-            steps=10**6, batch_labelled=labelled, batch_unlabelled=unlabelled, learning_rate=1e-6, channels_last=channels_last
+            steps=10**6,
+            batch_labelled=labelled,
+            batch_unlabelled=unlabelled,
+            learning_rate=1e-6,
+            channels_last=channels_last,
         )
         augment = augment or Augment(crop=2, flip=True)
         self.module = VicinalModule(network, method, training, augment=augment, seed=seed).to(device)
@@ -83,10 +98,17 @@ class Subject:
         split = SplitIndices(labelled=rows, unlabelled=rows, validation=rows[:0])
         uses = method.needs.views > 0
         batches = Batches(
-            train, split, labelled_batch=labelled, unlabelled_batch=unlabelled, seed=seed, steps=training.steps,
-            unlabelled=uses, device=device,
+            train,
+            split,
+            labelled_batch=labelled,
+            unlabelled_batch=unlabelled,
+            seed=seed,
+            steps=training.steps,
+            unlabelled=uses,
+            device=device,
         )
         self.batches = iter(batches)
+        self._cast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16)
         layout = torch.channels_last if channels_last else torch.contiguous_format
 
         def ready(count: int, *size: int) -> Tensor:
@@ -118,17 +140,23 @@ class Subject:
     def step(self) -> None:
         """One training step."""
         batch = next(self.batches)
-        loss = self.module.training_step(batch, batch.step)
+        with self._cast:
+            loss = self.module.training_step(batch, batch.step)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimise()
         self.follow()
 
     def floor(self) -> None:
         """The network passes that the step needs, and nothing else."""
+        with self._cast:
+            logits, gradients = self._forward()
+        torch.autograd.backward(logits, gradients)
+
+    def _forward(self) -> tuple[list[Tensor], list[Tensor]]:
+        """All passes but the last backward: the logits that it starts from, and its gradients on them."""
         cost = self.method.passes()
         student, teacher = self.module.student, self.module.teacher
         logits = [student(self._x) for _ in range(cost.b)]  # first, as in every method: its graph lives on
-        gradients = [self._grad_x] * cost.b
         with torch.no_grad():
             for _ in range(cost.f - cost.b):
                 student(self._x)
@@ -142,10 +170,11 @@ class Subject:
         for _ in range(cost.X):
             u = self._u.detach().requires_grad_()
             # Through a view, because the FLOP counter cannot follow a gradient to an input that is itself a leaf.
-            torch.autograd.grad(student(u.view_as(u)), u, self._grad_u)
+            out = student(u.view_as(u))
+            torch.autograd.grad(out, u, self._grad_u.to(out.dtype))
         logits += [student(self._u) for _ in range(cost.B)]
-        gradients += [self._grad_u] * cost.B
-        torch.autograd.backward(logits, gradients)
+        gradients = [self._grad_x] * cost.b + [self._grad_u] * cost.B
+        return logits, [gradient.to(out.dtype) for out, gradient in zip(logits, gradients, strict=True)]
 
 
 def count(run: Any) -> Counts:

@@ -1,0 +1,277 @@
+"""Where gradients go and where they must not: teachers, targets, perturbations; and what unlabelled data may do."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vicinal.data import Batch, Batches, Examples, SplitIndices
+from vicinal.methods import ICT, METHODS, VAT, AdvMixup, Method, Step, VATEntMin
+from vicinal.methods.base import Model
+from vicinal.training.config import Training
+from vicinal.training.module import VicinalModule
+from vicinal.vicinity import adversarial_direction, distance, kl
+
+Check = Callable[[Any], None]
+Mutation = Callable[[pytest.MonkeyPatch], None]
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+
+STEPS = 4
+EVERY = [
+    *(kind() for kind in METHODS.values()), VAT(search="gauss_newton"), VAT(masks="fresh"), ICT(mix_space="logits"),
+    AdvMixup(distance="kl"), AdvMixup(pairing="adversarial-adversarial"), AdvMixup(partner="own", space="input"),
+]
+_model_init, _batches_init = Model.__init__, Batches.__init__
+
+
+def patched(target: str, value: object) -> Mutation:
+    """The mutation that replaces one thing in the library."""
+    return lambda patch: patch.setattr(f"vicinal.{target}", value)
+
+
+def examples(lab: Any, known: int = 12) -> tuple[Examples, SplitIndices]:
+    """Forty examples; the labelled rows are the first ``known``."""
+    draws = torch.Generator().manual_seed(2)
+    x, y = torch.randn(40, lab.features, generator=draws), torch.randint(lab.classes, (40,), generator=draws)
+    return Examples(x, y), SplitIndices(torch.arange(known), torch.arange(40), torch.arange(0))
+
+
+def module_of(method: Method, network: Any) -> VicinalModule:
+    return VicinalModule(copy.deepcopy(network), method, Training(steps=STEPS, log_every=1), seed=3)
+
+
+def trained(lab: Any, method: Method, network: Any, data: Examples, split: SplitIndices) -> tuple[list[float], list[Tensor]]:
+    """Losses and final parameters of a few steps as the training makes them."""
+    module = module_of(method, network)
+    optimizer = module.configure_optimizers()["optimizer"]
+    batches = Batches(data, split, labelled_batch=5, unlabelled_batch=8, seed=0, steps=STEPS)
+    losses = []
+    for batch in batches:
+        loss = module.training_step(batch, batch.step)
+        optimizer.zero_grad()
+        loss.backward()
+        module.optimizer_step(0, batch.step, optimizer, None)
+        losses.append(loss.item())
+    return losses, [parameter.detach() for parameter in module.student.parameters()]
+
+
+def teachers_get_no_gradient(lab: Any) -> None:
+    """Even if somebody lets their parameters ask for one."""
+    for method in EVERY:
+        student, teacher = lab.pair(dropout=0.5)
+        lab.total(lab.loss(method, student, teacher.requires_grad_())).backward()
+        assert all(parameter.grad is None for parameter in teacher.parameters())
+        assert all(parameter.grad is not None for parameter in student.parameters())
+
+
+def perturbations_are_constants(lab: Any) -> None:
+    """What goes into the student carries a graph in the search alone, and then no pass of the loss goes through it."""
+    for method in EVERY:
+        student, teacher = lab.pair(dropout=0.5)
+        for made in lab.record(method, student, teacher):
+            assert made.x.requires_grad == ("search" in made.backward)
+            assert not {"search", "loss"} <= set(made.backward)
+
+
+def slope(value: Callable[[], Tensor], network: nn.Module) -> tuple[float, float]:
+    """The derivative along a random direction in parameter space: from the gradient, and by central differences."""
+    parameters = list(network.parameters())
+    draws = torch.Generator().manual_seed(4)
+    along = [torch.randn(parameter.shape, generator=draws, dtype=parameter.dtype) for parameter in parameters]
+    gradient = torch.autograd.grad(value(), parameters)
+    exact = sum(float((g * v).sum()) for g, v in zip(gradient, along, strict=True))
+    ends = []
+    for h in (1e-5, -1e-5):
+        with torch.no_grad():
+            for parameter, v in zip(parameters, along, strict=True):
+                parameter += h * v
+            ends.append(value().item())
+            for parameter, v in zip(parameters, along, strict=True):
+                parameter -= h * v
+    return exact, (ends[0] - ends[1]) / 2e-5
+
+
+def gradients_are_derivatives(lab: Any) -> None:
+    """With the perturbation held fixed, the gradient is the loss's derivative by the student's parameters, in float64."""
+    held = torch.randn(8, lab.features, generator=torch.Generator().manual_seed(1))
+    held /= held.norm(dim=1, keepdim=True)
+    for name in ("supervised", "mixup", "mean_teacher", "ict", "advmixup"):
+        student, teacher = lab.pair(double=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("vicinal.methods.advmixup.adversarial_direction", lambda *args, **rest: held)
+            exact, differences = slope(lambda: lab.total(lab.loss(METHODS[name](), student, teacher)), student)  # noqa: B023
+        assert exact == pytest.approx(differences, rel=1e-6)
+
+
+def vat_targets_are_constants(lab: Any) -> None:
+    """The smoothness term has the gradient of KL(constant || p(u + r)), also where the entropy term goes through p(u)."""
+    held = torch.randn(8, lab.features, generator=torch.Generator().manual_seed(1))
+    student = lab.network(double=True)
+    target = copy.deepcopy(student)(lab.u[0]).detach().softmax(dim=1)
+    expected = lab.gradient(kl(target, student(lab.u[0] + held)).mean(), student)
+    for method in (VAT(), VATEntMin()):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("vicinal.methods.vat.VAT._direction", lambda *args: held)
+            found = lab.gradient(lab.loss(method, student)["smoothness"].value, student)
+        torch.testing.assert_close(found, expected)
+
+
+def unlabelled_data_moves_the_gradient(lab: Any) -> None:
+    """In every method that asks for it, and in no other."""
+    for name, kind in METHODS.items():
+        student, teacher = lab.pair()
+        first, second = (
+            lab.gradient(lab.total(lab.loss(kind(), student, teacher, u=u)), student) for u in (lab.u, lab.other_u)
+        )
+        assert torch.equal(first, second) == (name not in lab.semi_supervised)
+
+
+def labels_of_unlabelled_data_are_never_read(lab: Any) -> None:
+    """Put -1 in their place: the same losses and the same weights, bit for bit, from batches to parameters."""
+    data, split = examples(lab)
+    hidden = torch.full_like(data.y, -1)
+    hidden[split.labelled] = data.y[split.labelled]
+    for name in lab.semi_supervised:
+        network = lab.network(dropout=0.5)
+        losses, weights = trained(lab, METHODS[name](), network, data, split)
+        blind_losses, blind_weights = trained(lab, METHODS[name](), network, Examples(data.x, hidden), split)
+        assert losses == blind_losses
+        assert all(torch.equal(*pair) for pair in zip(weights, blind_weights, strict=True))
+
+
+def methods_without_weight_are_supervised(lab: Any) -> None:
+    """With every unsupervised weight 0, the parameters are those of supervised training, bit for bit."""
+    data, split = examples(lab)
+    network = lab.network()
+    _, expected = trained(lab, METHODS["supervised"](), network, data, split)
+    assert not all(torch.equal(*pair) for pair in zip(expected, network.parameters(), strict=True))
+    zero: dict[str, dict[str, Any]] = {name: {"weight": 0.0} for name in lab.semi_supervised}
+    zero["vat_entmin"]["entropy_weight"] = 0.0
+    zero["ict"]["mix_labelled"] = False
+    for name, settings in zero.items():
+        _, weights = trained(lab, METHODS[name](**settings), network, data, split)
+        assert all(torch.equal(*pair) for pair in zip(weights, expected, strict=True))
+
+
+def the_optimiser_does_not_know_the_teacher(lab: Any) -> None:
+    """No parameter of the teacher asks for a gradient or is in a parameter group; all of the student's are."""
+    for name in ("mean_teacher", "ict", "advmixup"):
+        module = module_of(METHODS[name](), lab.network())
+        assert module.teacher is not None
+        groups = module.configure_optimizers()["optimizer"].param_groups
+        optimised = {id(parameter) for group in groups for parameter in group["params"]}
+        assert optimised == {id(parameter) for parameter in module.student.parameters()}
+        assert not any(parameter.requires_grad for parameter in module.teacher.parameters())
+
+
+def every_term_is_finite(lab: Any) -> None:
+    """Terms and gradients, also for networks that are certain: teacher probabilities of exactly 0 and 1."""
+    for scale in (1.0, 100.0):
+        for method in EVERY:
+            student, teacher = lab.pair(dropout=0.5)
+            for network in (student, teacher):
+                network.head.weight.data *= scale
+            terms = lab.loss(method, student, teacher)
+            assert all(term.value.dim() == 0 and term.value.isfinite() for term in terms.values())
+            assert lab.gradient(lab.total(terms), student).isfinite().all()
+
+
+def graph_to_the_teacher(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Model, network: nn.Module, *, gradient: bool = True, **rest: Any) -> None:
+        _model_init(self, network, gradient=True, **rest)
+
+    patch.setattr(Model, "__init__", wrong)
+
+
+def graph_through_the_search(patch: pytest.MonkeyPatch) -> None:
+    def wrong(*args: Any, **settings: Any) -> Tensor:
+        return adversarial_direction(*args, **settings) * torch.ones(1, requires_grad=True)
+
+    patch.setattr("vicinal.methods.advmixup.adversarial_direction", wrong)
+
+
+def reweighted(change: Callable[[float], float]) -> Mutation:
+    """The mutation that changes the weight of every unsupervised term."""
+
+    def wrapped(loss: Any) -> Any:
+        def wrong(self: Method, step: Step) -> Any:
+            terms = loss(self, step)
+            return {
+                name: term if name == "supervised" else term._replace(weight=change(term.weight))
+                for name, term in terms.items()
+            }
+
+        return wrong
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        for kind in set(METHODS.values()) - {VATEntMin}:
+            patch.setattr(kind, "loss", wrapped(kind.loss))
+
+    return mutate
+
+
+class Peeking:
+    """Batches whose unlabelled inputs depend on whether their label is known."""
+
+    def __init__(self, reader: Any, y: Tensor) -> None:
+        self.reader, self.y = reader, y
+
+    def __getitem__(self, step: int) -> Batch:
+        batch: Batch = self.reader[step]
+        assert batch.u is not None
+        return batch._replace(u=batch.u * (self.y[batch.u_index] >= 0)[:, None])
+
+
+def labels_leak(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Any, train: Examples, split: SplitIndices, **rest: Any) -> None:
+        _batches_init(self, train, split, **rest)
+        self._reader = Peeking(self._reader, train.y)
+
+    patch.setattr(Batches, "__init__", wrong)
+
+
+def everything_optimised(patch: pytest.MonkeyPatch) -> None:
+    def wrong(self: VicinalModule) -> Any:
+        return {"optimizer": self.training_settings.optimizer_for(self.parameters())}
+
+    patch.setattr(VicinalModule, "configure_optimizers", wrong)
+
+
+def _in_probabilities(name: Any, target: Tensor, logits: Tensor) -> Tensor:
+    return (target * (target / logits.softmax(dim=1)).log()).sum(dim=1)
+
+
+IDENTITIES = [
+    pytest.param(teachers_get_no_gradient, graph_to_the_teacher, id="teacher | with a graph"),
+    pytest.param(perturbations_are_constants, graph_through_the_search, id="r | with a graph"),
+    pytest.param(gradients_are_derivatives, patched("methods.ict.distance", lambda name, t, z: distance(name, t, z.detach() + 0.5 * (z - z.detach()))), id="dL/dtheta | halved in ICT"),
+    pytest.param(gradients_are_derivatives, patched("methods.advmixup.distance", lambda name, t, z: distance(name, t, z) * distance(name, t, z).detach()), id="dL/dtheta | a factor held constant in AdvMixup"),
+    pytest.param(vat_targets_are_constants, lambda patch: patch.setattr(Tensor, "detach", lambda self: self), id="VAT's target | with a graph"),
+    pytest.param(unlabelled_data_moves_the_gradient, reweighted(lambda weight: 0.0), id="unlabelled data | no weight"),
+    pytest.param(labels_of_unlabelled_data_are_never_read, labels_leak, id="labels | leak into the inputs"),
+    pytest.param(methods_without_weight_are_supervised, reweighted(lambda weight: max(weight, 1e-3)), id="supervised limit | weight above 0"),
+    pytest.param(the_optimiser_does_not_know_the_teacher, everything_optimised, id="optimiser | takes all parameters"),
+    pytest.param(the_optimiser_does_not_know_the_teacher, lambda patch: patch.setattr(nn.Module, "requires_grad_", lambda self, flag=True: self), id="optimiser | teacher asks for gradients"),
+    pytest.param(every_term_is_finite, patched("methods.advmixup.distance", _in_probabilities), id="finite | KL in probabilities"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "mutate"), IDENTITIES)
+def test_identity_holds(check: Check, mutate: Mutation, lab: Any) -> None:
+    check(lab)
+
+
+@pytest.mark.parametrize(("check", "mutate"), IDENTITIES)
+def test_identity_fails_when_mutated(
+    check: Check, mutate: Mutation, lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutate(monkeypatch)
+    with pytest.raises(AssertionError):
+        check(lab)
