@@ -8,8 +8,8 @@ Run it by ``benchmarks/gpu.sh``, which says how. It writes to the output folder
     errors.json     state of each training: steps, images per second, errors, provenance
     summary.md      the two tables
 
-and keeps the trainings' run directories in the state folder (``OUTPUT/runs`` unless ``--state`` says otherwise). A second run
-with the same folders goes on where the first stopped: at the end of its minutes, at SIGTERM, or at SIGINT.
+and keeps the trainings' run directories in the state folder (``OUTPUT/runs`` unless ``--state`` says otherwise). A
+second run with the same folders goes on where the first stopped: at the end of its minutes, at SIGTERM, or at SIGINT.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ def refuse(message: str) -> NoReturn:
 
 def check_packages(needed: dict[str, str]) -> None:
     """Refuse an interpreter that cannot import what is needed."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 (nothing has checked the interpreter before this)
         refuse(f"Python 3.11 or newer is needed, and this is {sys.version.split()[0]}; name another by PYTHON=...")
     missing = [package for module, package in needed.items() if importlib.util.find_spec(module) is None]
     if missing:
         refuse(
-            f"packages are missing: {', '.join(missing)}; put their unpacked wheels on PYTHONPATH, or name another interpreter by PYTHON=..."
+            f"packages are missing: {', '.join(missing)}; put their unpacked wheels on PYTHONPATH, "
+            "or name another interpreter by PYTHON=..."
         )
 
 
@@ -97,9 +98,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--slice",
         type=float,
-        default=300,
         metavar="SECONDS",
-        help="time of one training before the next takes its turn",
+        help="time of one training before the next takes its turn (300)",
     )
     parser.add_argument("--compile", action="store_true", help="train compiled networks")
     parser.add_argument("--skip-timing", action="store_true", help="train at once")
@@ -127,19 +127,20 @@ def main() -> None:
     import torch
     from gpu_report import write_report
     from gpu_timing import MODES, time_steps
-    from gpu_training import DRY_RUN_SLICE, experiments, synthetic_cifar10, train
+    from gpu_training import DRY_RUN_SLICE, SLICE, experiments, synthetic_cifar10, train
 
     from vicinal.errors import InputError
 
     if arguments.dry_run:
         output = arguments.output or Path(tempfile.mkdtemp(prefix="vicinal-gpu-"))
         torch.set_num_threads(1)
-        minutes, seconds = 3 * DRY_RUN_SLICE / 60, DRY_RUN_SLICE
+        seconds = arguments.slice or DRY_RUN_SLICE
+        minutes = 3 * seconds / 60
     else:
         if not torch.cuda.is_available():
             refuse("PyTorch sees no CUDA device; try the script on the CPU with --dry-run")
         output = arguments.output or Path(__file__).parents[1] / "results" / "gpu"
-        minutes, seconds = arguments.minutes, arguments.slice
+        minutes, seconds = arguments.minutes, arguments.slice or SLICE
         # Shapes never change, so the search for the fastest convolution is paid once.
         torch.backends.cudnn.benchmark = True
     output.mkdir(parents=True, exist_ok=True)
@@ -164,7 +165,8 @@ def main() -> None:
             timing = time_steps(described, MODES, device=device, tiny=arguments.dry_run)
             write_json(output / "timing.json", timing)
         stopped = False
-        for stopped in train(described, state, seconds=60 * minutes, turn=seconds):
+        for asked_to_stop in train(described, state, seconds=60 * minutes, turn=seconds):
+            stopped = asked_to_stop
             write_report(output, state, described, timing, about)
         write_report(output, state, described, timing, about, test=not stopped, device=device)
     except InputError as error:

@@ -69,6 +69,7 @@ def timing_table(rows: list[dict[str, Any]], about: dict[str, Any]) -> Table:
         "images/s",
         "first step s",
         "peak GiB",
+        "syncs",
     )
 
     def cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -85,14 +86,17 @@ def timing_table(rows: list[dict[str, Any]], about: dict[str, Any]) -> Table:
             f"{row['images_per_second']:.0f}",
             f"{row['first_step_s']:.1f}",
             "" if memory is None else f"{memory / 2**30:.2f}",
+            "" if row["host_syncs"] is None else str(row["host_syncs"]),
         )
 
     runs, length = rows[0]["steps"]
     labelled, unlabelled = rows[0]["batch"]
     notes = (
-        f"{labelled} labelled + {unlabelled} unlabelled images a step; median and range of {runs} runs of {length} steps between "
-        f"synchronisations, after the first step (compilation, kernel selection: reported) and {rows[0]['warm_up']} more of warm-up.",
-        "floor: the network passes alone, see step_floor; with bf16 it holds them all in bf16, while searches run in float32.",
+        f"{labelled} labelled + {unlabelled} unlabelled images a step; median and range of {runs} runs of {length} "
+        "steps between synchronisations, after the first step (compilation, kernel selection: reported) and "
+        f"{rows[0]['warm_up']} more of warm-up.",
+        "floor: the network passes alone, see step_floor; with bf16 it holds them all in bf16, while adversarial "
+        "searches run in float32. syncs: operations of one step that made the host wait for the device.",
         _machine_line(about),
     )
     return Table("Time of a training step", columns, tuple(cells(row) for row in rows), notes)
@@ -131,9 +135,10 @@ def errors_table(errors: Mapping[str, dict[str, Any]], about: dict[str, Any]) ->
     )
     first = next(iter(errors.values()))
     notes = (
-        f"one seed ({first['seed']}), {first['labels']} labels, {first['backbone']}; validation: last and lowest so far; test: weights of the last step; "
-        "images/s: median over the log, validation excluded by it.",
-        "a training with fewer steps done than its schedule has is unfinished: its learning rate is still high, and its errors are no results of the recipe.",
+        f"one seed ({first['seed']}), {first['labels']} labels, {first['backbone']}; validation: last and lowest so "
+        "far; test: weights of the last step; images/s: median over the rows of the log.",
+        "a training with fewer steps done than its schedule has is unfinished: its learning rate is still high, and "
+        "its errors are no results of the recipe.",
         _machine_line(about),
     )
     return Table("CIFAR-10 trainings", columns, rows, notes)

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -41,10 +42,10 @@ def time_steps(
 ) -> list[dict[str, Any]]:
     """One row for each experiment's method and network in each mode, on synthetic images that lie on the device.
 
-    The time of a step is that of a run of steps between two synchronisations, over their number, so that work may overlap from
-    step to step as it does in training; the figure is the median of several such runs. The first step (compilation, kernel
-    selection) is reported apart, and it and `WARM_UP` more are not in the figure. The floor is timed in the same way.
-    Preprocessing here is a normalisation per channel: the recipes' whitening would need the real images.
+    The time of a step is that of a run of steps between two synchronisations, over their number, so that work may
+    overlap from step to step as it does in training; the figure is the median of several such runs. The first step
+    (compilation, kernel selection) is reported apart, and it and `WARM_UP` more are not in the figure. The floor is
+    timed in the same way. Preprocessing here is a normalisation per channel: whitening would need the real images.
 
     Args:
         experiments: by the name of their row.
@@ -117,9 +118,22 @@ def _time(experiment: Experiment, mode: Mode, *, device: str, tiny: bool) -> dic
         "images_per_second": images_per_step / seconds,
         "first_step_s": first,
         "peak_memory_bytes": memory,
+        "host_syncs": _syncs(one) if device == "cuda" else None,
         "steps": [runs, length],
         "warm_up": WARM_UP,
     }
+
+
+def _syncs(step: Callable[[], None]) -> int:
+    """How often one step makes the host wait for the device, as far as torch's debug mode sees it."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing CUDA operation" in str(warning.message) for warning in caught)
 
 
 def _seconds(run: Callable[[], None], times: int, device: str) -> float:

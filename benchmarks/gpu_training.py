@@ -18,7 +18,7 @@ from vicinal.runs import Run, write_atomic
 from vicinal.training.callbacks import Checkpoints
 
 METHODS = ("supervised", "ict", "advmixup")
-DRY_RUN_SLICE = 1.0
+SLICE, DRY_RUN_SLICE = 300.0, 1.0
 _POLL = 0.5
 
 
@@ -100,11 +100,6 @@ def _advance(experiment: Experiment, run: Run) -> bool:
         fit(experiment, run.path, resume=run.experiment_file.is_file(), progress=True, command=command)
     except KeyboardInterrupt:
         return True
-    except SystemExit as error:
-        # Lightning ends the process when it is interrupted; what interrupted it is kept as the context.
-        if not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        return True
     return False
 
 
@@ -139,7 +134,7 @@ def _alarm(seconds: float) -> Iterator[_Alarm]:
 
 
 def synthetic_cifar10(folder: Path) -> Path:
-    """A folder with ``cifar10/`` in the layout of the real one: 200 + 50 images of 8x8 pixels, each class of its own hue."""
+    """A folder with ``cifar10/`` in the layout of the real one: 200 + 50 images of 8x8 pixels, each class a hue."""
     import torch
     from datasets import ClassLabel, Dataset, Features, Image
     from PIL import Image as Picture

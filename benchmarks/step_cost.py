@@ -2,11 +2,11 @@
 
     python benchmarks/step_cost.py --json results/step-cost/table.json --markdown results/step-cost/table.md
 
-What floor and step contain is said in `step_floor`. How they are timed: one process, one thread, the C allocator tuned for
-both; floor, step and the step's parts run in turn within each round, floor and step in an order that changes from round to
-round; two rounds of warm-up are thrown away; the figures are medians over the rounds, the ratio is the median of the rounds'
-own ratios. Beside wall-clock time stands the ratio of processor time, which other work on the machine disturbs less. The
-deterministic part counts the floating-point operations and operator calls of both.
+What floor and step contain is said in `step_floor`. How they are timed: one process, one thread, the C allocator tuned
+for both; floor, step and the step's parts run in turn within each round, floor and step in an order that changes from
+round to round; two rounds of warm-up are thrown away; the figures are medians over the rounds, the ratio is the median
+of the rounds' own ratios. Beside the clock's ratio stands that of processor time, which other work on the machine
+disturbs less. The deterministic part counts the floating-point operations and operator calls of both.
 """
 
 from __future__ import annotations
@@ -136,6 +136,24 @@ def time_table(rows: list[dict[str, Any]], notes: tuple[str, ...]) -> Table:
     return Table("Step cost over its floor", columns, tuple(cells(row) for row in rows), notes)
 
 
+def notes_of(rows: list[dict[str, Any]], described: dict[str, Any]) -> tuple[str, ...]:
+    """How the times were taken, and by what."""
+    rounds = ", ".join(f"{row['network']} {row['rounds']}" for row in {row["network"]: row for row in rows}.values())
+    computer = described["machine"]
+    return (
+        f"times in ms; medians over rounds ({rounds}) after {WARM_UP} of warm-up; one process, one thread, floor and "
+        f"step in turn; allocator {'tuned for both' if described['allocator_tuned'] else 'as it is'}.",
+        "floor: the passes on ready float inputs (f, F student forward on labelled, unlabelled images; T teacher; b, B "
+        "full backward; X backward to the input alone).",
+        "ratio: median of the rounds' step over floor, beside its quartiles and the same of processor time; the aim "
+        f"is {AIM:.2f} or less.",
+        "data: gathering rows, crop, flip, float, layout; optimiser: SGD with Nesterov momentum; teacher: its average; "
+        "each timed alone. else: what is left of step - floor: draws, mixing, perturbations, losses, pass policies.",
+        f"images {SHAPE[0]}x{SHAPE[1]}x{SHAPE[2]}, channels_last, crop 2 + flip; batch: labelled and unlabelled each.",
+        f"{computer['processor']}, torch {computer['torch']}, commit {described['commit']}; {described['command']}",
+    )
+
+
 def count_table(rows: list[dict[str, Any]]) -> Table:
     """Operations of step and floor."""
     columns = ("network", "method", "GFLOP floor", "GFLOP step", "ratio", "calls floor", "calls step")
@@ -153,7 +171,8 @@ def count_table(rows: list[dict[str, Any]]) -> Table:
         )
 
     notes = (
-        "FLOP: of convolutions and matrix products, by torch's counter; two per multiplication and addition. Calls: of ATen operators.",
+        "FLOP: of convolutions and matrix products, by torch's counter; two per multiplication and addition.",
+        "Calls: of ATen operators below autograd.",
         "Deterministic: the same on every machine with this version of PyTorch.",
     )
     return Table("What is computed", columns, tuple(cells(row) for row in rows), notes)
@@ -164,9 +183,10 @@ def lightning_table(values: dict[str, Any]) -> Table:
     rows = [("bare loop", f"{values['bare']:.3f}", "")]
     rows += [(name, f"{values[name]:.3f}", f"{values[name] - values['bare']:.3f}") for name in ENGINES]
     notes = (
-        f"supervised steps of the small CNN on {values['batch']} image(s), where little hides the engine; the addition does not "
-        "depend on the size of network or batch.",
-        f"{values['steps']} steps a round, median of {values['rounds']} rounds in turn; from the start of training to its end, set-up excluded.",
+        f"supervised steps of the small CNN on {values['batch']} image(s), where little hides the engine; what is "
+        "added does not depend on the size of network or batch.",
+        f"processor time on one thread; {values['steps']} steps a round, median of {values['rounds']} rounds in turn; "
+        "from the start of training to its end, set-up excluded.",
     )
     return Table("What Lightning's Trainer adds", ("loop", "ms per step", "addition ms"), tuple(rows), notes)
 
@@ -200,20 +220,7 @@ def main() -> None:
         "machine": machine.describe(),
         "allocator_tuned": tuned,
     }
-    notes = (
-        f"times in ms; medians of {', '.join(f'{row} rounds' for row in dict.fromkeys(str(row['rounds']) for row in rows))} after {WARM_UP} of "
-        "warm-up; one process, one thread, floor and step in turn; "
-        + ("allocator tuned for both." if tuned else "allocator as it is."),
-        "floor: the passes on ready float inputs (f, F student forward on labelled, unlabelled images; T teacher; b, B full backward; "
-        "X backward to the input alone). ratio: median of the rounds' step over floor, beside its quartiles and the same "
-        f"of processor time; the aim is {AIM:.2f} or less.",
-        "data: gathering rows, crop, flip, float, layout; optimiser: SGD with Nesterov momentum; teacher: its average; each timed "
-        "alone. else: what is left of step - floor: draws, mixing, perturbations, losses, pass policies.",
-        f"images {SHAPE[0]}x{SHAPE[1]}x{SHAPE[2]}, channels_last, crop 2 + flip; batch: labelled and unlabelled images each.",
-        f"{described['machine']['processor']}, torch {described['machine']['torch']}, commit {described['commit']}",
-        f"command: {described['command']}",
-    )
-    tables = [time_table(rows, notes), count_table(rows)]
+    tables = [time_table(rows, notes_of(rows, described)), count_table(rows)]
     engine = None
     if arguments.lightning_steps:
         engine = lightning_overhead(network("small_cnn"), SHAPE, steps=arguments.lightning_steps)

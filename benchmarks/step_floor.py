@@ -1,16 +1,17 @@
 """What a training step costs at least: the bare network passes that its method declares, beside the step itself.
 
-The *floor* of a step is its network passes and nothing else: ``network(x)`` on inputs that are ready (float32, augmented, in
-the layout of training; the preprocessing layer is part of the network), and backward passes from output gradients that
-are ready. No data, no augmentation, no draws, no loss, no optimiser, no teacher update. Which passes: `Method.passes()`,
+The *floor* of a step is its network passes and nothing else: ``network(x)`` on inputs that are ready (float32,
+augmented, in the layout of training; the preprocessing layer is part of the network), and backward passes from output
+gradients that are ready. No data, no augmentation, no draws, no loss, no optimiser, no teacher update. Which passes:
+`Method.passes()`,
 
-    f, F   student forward passes on a labelled, an unlabelled batch; with a graph where a backward pass follows, else without
+    f, F   student forward passes on a labelled, an unlabelled batch; with a graph where a backward pass follows
     T, t   teacher forward passes without a graph
     b, B   full backward passes through an f, an F, all started by one call, as by the step's one loss
     X      backward passes of an F to its input alone: no gradient of a parameter is computed
 
-The *step* is what the library does between two steps of a training: the next rows, their views, the method's loss, its
-backward pass, the optimiser, the schedule, the teacher. Clearing gradients is in neither, and neither is Lightning's loop.
+The *step* is all that the library does in one step of a training: the next rows, their views, the method's loss, its
+backward pass, the optimiser, the schedule, the teacher. Clearing gradients is in neither; nor is Lightning's loop.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class Subject:
         batch = next(self.batches)
         with self._cast:
             loss = self.module.training_step(batch, batch.step)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimise()
         self.follow()
 
@@ -179,7 +180,7 @@ class Subject:
 
 def count(run: Any) -> Counts:
     """What a call without arguments does, counted."""
-    with FlopCounterMode(display=False) as flops, _Calls() as calls:
+    with FlopCounterMode(display=False) as flops, _Calls() as calls:  # type: ignore[no-untyped-call]
         run()
     return Counts(int(flops.get_total_flops()), calls.total)
 
@@ -187,9 +188,7 @@ def count(run: Any) -> Counts:
 class _Calls(TorchDispatchMode):
     """Counts the operators that reach the dispatcher below autograd."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
+    total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.total += 1

@@ -30,9 +30,20 @@ def equal_names_draw_equally() -> None:
 
 
 def other_names_draw_otherwise() -> None:
-    names = [(0, "mixing"), (1, "mixing"), (0, "split"), (0, "mixing", 0), (0, "mixing", 1), (0, "mixing", 0, 0),
-             (0, "mixing", 0, 1), (0, "mixing", 1, 0), (1, "mixing", 0), (0, "mixing", 10), (0, "mixing", 1, 1)]
-    assert len({draw(*name) for name in names}) == len(names)  # type: ignore[arg-type]
+    names = [
+        (0, "mixing"),
+        (1, "mixing"),
+        (0, "split"),
+        (0, "mixing", 0),
+        (0, "mixing", 1),
+        (0, "mixing", 0, 0),
+        (0, "mixing", 0, 1),
+        (0, "mixing", 1, 0),
+        (1, "mixing", 0),
+        (0, "mixing", 10),
+        (0, "mixing", 1, 1),
+    ]
+    assert len({draw(*name) for name in names}) == len(names)
 
 
 def the_global_state_plays_no_part() -> None:
@@ -45,7 +56,7 @@ def the_global_state_plays_no_part() -> None:
 
 
 def a_run_draws_the_same_tomorrow() -> None:
-    """Pinned: changing how seeds are made changes the result of every experiment, and must be said in the change log."""
+    """Pinned: another way to make seeds changes every experiment's result, and must be said in the change log."""
     assert randomness.seed_of(0, "split") == 7808932479262376786
     assert randomness.seed_of(7, "unlabelled mixing", 123) == 35082819149993691
 

@@ -84,7 +84,8 @@ IDENTITIES = [
         linear_values, patched("vicinal.schedules.linear_ramp", schedules.sigmoid_ramp), id="linear ramp | sigmoid"
     ),
     pytest.param(
-        no_ramp_is_one, patched("vicinal.schedules.ramp", lambda name, progress, length: progress.fraction),
+        no_ramp_is_one,
+        patched("vicinal.schedules.ramp", lambda name, progress, length: progress.fraction),
         id="no ramp | rises all the same",
     ),
     pytest.param(
@@ -98,7 +99,8 @@ IDENTITIES = [
         id="ends of the decays | stretched",
     ),
     pytest.param(
-        multistep_drops, patched("vicinal.schedules.decay", lambda name, *, steps: _decay("linear", steps=steps)),
+        multistep_drops,
+        patched("vicinal.schedules.decay", lambda name, *, steps: _decay("linear", steps=steps)),
         id="multistep | linear",
     ),
     pytest.param(

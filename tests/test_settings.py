@@ -122,9 +122,16 @@ def test_build_calls_with_fixed_arguments_and_settings() -> None:
 @pytest.mark.parametrize(
     ("value", "bounds", "good"),
     [
-        (0, {"low": 0}, True), (-1e-9, {"low": 0}, False), (1, {"high": 1}, True), (1.1, {"high": 1}, False),
-        (0, {"above": 0}, False), (1e-9, {"above": 0}, True), (math.nan, {"low": 0}, False),
-        (math.nan, {"high": 1}, False), (math.nan, {"above": 0}, False), (0.5, {"low": 0, "high": 1}, True),
+        (0, {"low": 0}, True),
+        (-1e-9, {"low": 0}, False),
+        (1, {"high": 1}, True),
+        (1.1, {"high": 1}, False),
+        (0, {"above": 0}, False),
+        (1e-9, {"above": 0}, True),
+        (math.nan, {"low": 0}, False),
+        (math.nan, {"high": 1}, False),
+        (math.nan, {"above": 0}, False),
+        (0.5, {"low": 0, "high": 1}, True),
     ],
 )
 def test_bounds(value: float, bounds: dict[str, float], good: bool) -> None:
@@ -147,11 +154,20 @@ def test_every_method_documents_its_settings_and_gives_them_back(name: str) -> N
 @pytest.mark.parametrize(
     ("name", "given"),
     [
-        ("advmixup", {"epsilon": -1}), ("advmixup", {"alpha": 0}), ("advmixup", {"iterations": 0}),
-        ("advmixup", {"pairing": "adversarial-real"}), ("advmixup", {"xi": 0}), ("ict", {"weight": -1}),
-        ("ict", {"ramp_length": 1.5}), ("ict", {"mix_space": "features"}), ("mean_teacher", {"weight": math.nan}),
-        ("mixup", {"alpha": -0.5}), ("vat", {"epsilon": math.nan}), ("vat", {"masks": "none"}),
-        ("vat_entmin", {"entropy_weight": -1}), ("supervised", {"weight": 1}),
+        ("advmixup", {"epsilon": -1}),
+        ("advmixup", {"alpha": 0}),
+        ("advmixup", {"iterations": 0}),
+        ("advmixup", {"pairing": "adversarial-real"}),
+        ("advmixup", {"xi": 0}),
+        ("ict", {"weight": -1}),
+        ("ict", {"ramp_length": 1.5}),
+        ("ict", {"mix_space": "features"}),
+        ("mean_teacher", {"weight": math.nan}),
+        ("mixup", {"alpha": -0.5}),
+        ("vat", {"epsilon": math.nan}),
+        ("vat", {"masks": "none"}),
+        ("vat_entmin", {"entropy_weight": -1}),
+        ("supervised", {"weight": 1}),
     ],
 )
 def test_methods_refuse_settings_out_of_range(name: str, given: dict[str, Any]) -> None:

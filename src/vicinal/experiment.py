@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from vicinal import recipes
-from vicinal.data import Augment, Split, source_settings
+from vicinal.data import SOURCES, Augment, Split, source_settings
 from vicinal.errors import InputError, nearest
 from vicinal.methods import METHODS, Method
 from vicinal.networks import NETWORKS, PreprocessName, network_settings
-from vicinal.settings import Choice, build, parse_settings
+from vicinal.settings import Choice, build, parse_settings, settings_of, shortened
+from vicinal.settings import read_yaml as read_yaml
 from vicinal.training.config import Training
 from vicinal.training.teacher import TeacherSettings
 
 CHOICES: tuple[str, ...] = ("data", "network", "method")
 GROUPS: dict[str, type] = {"split": Split, "augment": Augment, "teacher": TeacherSettings, "training": Training}
-SCALARS: dict[str, type] = {"preprocess": str, "seed": int, "recipe": str}
+SCALARS: tuple[str, ...] = ("preprocess", "seed", "recipe")
+_REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {"data": SOURCES, "network": NETWORKS, "method": METHODS}
 
 
 def method_class(name: str) -> type[Method]:
@@ -47,9 +49,14 @@ def import_path(where: str, name: str) -> Any:
 
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{where}: cannot import {name!r}: {error}") from error
+        found = importlib.import_module(module)
+    except Exception as error:  # whatever the code there raises
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        raise InputError(f"{where}: cannot import {name!r}: {kind}{error}") from error
+    if not hasattr(found, attribute):
+        public = [item for item in vars(found) if not item.startswith("_")]
+        raise InputError(f"{where}: {module!r} has no {attribute!r}; {nearest(attribute, public)}")
+    return getattr(found, attribute)
 
 
 def settings_target(group: str, name: str) -> Callable[..., Any]:
@@ -57,6 +64,16 @@ def settings_target(group: str, name: str) -> Callable[..., Any]:
     if group == "data":
         return source_settings(name)
     return network_settings(name) if group == "network" else method_class(name)
+
+
+def all_settings() -> dict[str, list[str]]:
+    """Names of the settings of each group, those of a choice being the settings of all that can be chosen."""
+    targets = {key: list(registry.values()) for key, registry in _REGISTRIES.items()}
+    targets |= {key: [group] for key, group in GROUPS.items()}
+    return {
+        key: list(dict.fromkeys(setting.name for kind in kinds for setting in settings_of(kind)))
+        for key, kinds in targets.items()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,29 +118,28 @@ class Experiment:
         >>> Experiment.of(data="digits", method={"name": "ict", "weight": 20}, labels=50).method.settings["weight"]
         20.0
         """
-        given = merge(dict(values or {}), more)
+        given = merge(values or {}, more)
         for key in given:
-            if key not in (*CHOICES, *GROUPS, *SCALARS, "labels"):
+            if key not in (*CHOICES, *GROUPS, *SCALARS):
                 raise InputError(f"{key}: unknown key; {nearest(key, (*CHOICES, *GROUPS, *SCALARS, 'labels'))}")
-        if "labels" in given:
-            given = merge(given, {"split": {"labels": given.pop("labels")}})
-        given = _with_recipe(given)
+        given = merge({"network": "auto"}, _with_recipe(given))
         for key in ("data", "method"):
             if key not in given:
                 raise InputError(f"{key}: missing; name one, such as {'digits' if key == 'data' else 'advmixup'!r}")
         made: dict[str, Any] = {"recipe": given.get("recipe")}
         for key in CHOICES:
-            choice = Choice.of(key, given.get(key, "auto"))
+            choice = Choice.of(key, given[key])
             target = settings_target(key, choice.name)
             if key == "network" and choice.name not in NETWORKS:
                 made[key] = choice  # somebody's own class: it checks its settings when it is built
             else:
+                _refuse_unknown(key, choice, target)
                 made[key] = Choice(choice.name, parse_settings(key, target, choice.settings))
         build("method", method_class(made["method"].name), made["method"].settings)
         for key, group in GROUPS.items():
             value = given.get(key, {})
             if not isinstance(value, Mapping):
-                raise InputError(f"{key}: expected a mapping of settings, got {value!r}")
+                raise InputError(f"{key}: expected settings, such as {{{_example(group)}}}, got {shortened(value)}")
             made[key] = build(key, group, value)
         if "preprocess" in given:
             known = typing.get_args(PreprocessName)
@@ -134,7 +150,7 @@ class Experiment:
             made["preprocess"] = given["preprocess"]
         seed = given.get("seed", 0)
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise InputError(f"seed: expected a whole number of at least 0, got {seed!r}")
+            raise InputError(f"seed: expected a whole number of at least 0, got {shortened(seed)}")
         return cls(seed=seed, **made)
 
     def as_dict(self) -> dict[str, Any]:
@@ -154,48 +170,31 @@ class Experiment:
         """The experiment as YAML."""
         import yaml
 
-        return typing.cast(str, yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True))
+        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
-        """Read an experiment file.
+        """Read an experiment file. It starts from no recipe unless it names one.
 
         Raises:
             InputError: no such file, not YAML, or not an experiment.
         """
-        return cls.of(read_yaml(path))
+        try:
+            return cls.of({"recipe": "none", **read_yaml(path)})
+        except InputError as error:
+            raise InputError(str(error) if str(error).startswith(f"{path}") else f"{path}: {error}") from error
 
     @property
     def key(self) -> str:
         """Twelve hexadecimal digits that name this content; any difference in a setting gives another."""
         values = {name: value for name, value in self.as_dict().items() if name != "recipe"}
-        text = json.dumps(values, sort_keys=True)
+        text = json.dumps(values, sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
     def build_method(self) -> Method:
         """The method with its settings."""
         made: Method = build("method", method_class(self.method.name), self.method.settings)
         return made
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
-
-    Raises:
-        InputError: no such file, unreadable, not YAML, or not a mapping.
-    """
-    import yaml
-
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a mapping of settings at the top level")
-    return {str(key): value for key, value in values.items()}
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,9 +204,15 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     {'method': {'name': 'vat'}}
     >>> merge({"training": {"steps": 5}}, {"training": {"devices": 2}})
     {'training': {'steps': 5, 'devices': 2}}
+
+    Raises:
+        InputError: ``labels`` and ``split.labels``, which are one setting, are both given on one side.
+
+    >>> merge({"labels": 50}, {"split": {"labels": 20}})
+    {'split': {'labels': 20}}
     """
-    merged = dict(base)
-    for key, value in over.items():
+    merged = _spelled_out(base)
+    for key, value in _spelled_out(over).items():
         old = merged.get(key)
         if key in CHOICES:
             if isinstance(value, Choice):
@@ -224,6 +229,19 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``labels`` under its full name, ``split.labels``."""
+    spelled = dict(values)
+    if "labels" in spelled:
+        labels, split = spelled.pop("labels"), spelled.get("split", {})
+        if not isinstance(split, Mapping):
+            raise InputError(f"split: expected settings, such as {{labels: 50}}, got {shortened(split)}")
+        if "labels" in split:
+            raise InputError("labels: means split.labels, which is given as well; leave one of them out")
+        spelled["split"] = {**split, "labels": labels}
+    return spelled
+
+
 def _with_recipe(given: dict[str, Any]) -> dict[str, Any]:
     name = given.pop("recipe", None)
     if name == "none":
@@ -234,4 +252,23 @@ def _with_recipe(given: dict[str, Any]) -> dict[str, Any]:
         name = f"{Choice.of('data', given['data']).name}/{Choice.of('method', given['method']).name}"
         if name not in recipes.names():
             return given
-    return {**merge(recipes.load(str(name)), given), "recipe": str(name)}
+    if not isinstance(name, str):
+        raise InputError(f"recipe: expected a name, got {shortened(name)}")
+    return {**merge(recipes.load(name), given), "recipe": name}
+
+
+def _refuse_unknown(key: str, choice: Choice, target: Callable[..., Any]) -> None:
+    """An unknown setting of a choice often belongs to another one: say which."""
+    known = [setting.name for setting in settings_of(target)]
+    for name in choice.settings:
+        if name not in known:
+            kinds = _REGISTRIES[key].items()
+            others = [other for other, kind in kinds if name in {item.name for item in settings_of(kind)}]
+            owners = f" ({', '.join(others)} {'has' if len(others) == 1 else 'have'} it)" if others else ""
+            hint = nearest(name, known) if known else "it has none"
+            raise InputError(f"{key}.{name}: {choice.name} has no such setting{owners}; {hint}")
+
+
+def _example(group: type) -> str:
+    first = settings_of(group)[0]
+    return f"{first.name}: {50 if first.default is None else first.default}"

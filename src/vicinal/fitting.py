@@ -1,14 +1,13 @@
-"""Running an experiment: data, split, network and method are put together, trained, and evaluated into a run directory."""
+"""Running an experiment: its parts are put together, trained, and evaluated into a run directory."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import json
-import logging
 import os
 import shlex
+import shutil
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,11 +19,12 @@ import vicinal
 from vicinal import machine
 from vicinal.data import Dataset, Examples, SplitIndices, eval_batches, load, make_split
 from vicinal.errors import InputError, require
-from vicinal.evaluation import figures
+from vicinal.evaluation import Figures, figures
 from vicinal.experiment import Experiment
 from vicinal.networks import Classifier, build_network, fit_preprocess
 from vicinal.randomness import seed_of
 from vicinal.runs import Run, write_atomic
+from vicinal.training import Training
 
 if TYPE_CHECKING:
     from vicinal.training.module import VicinalModule
@@ -45,7 +45,7 @@ class Assembled:
         self.method = experiment.build_method()
         self.dataset = dataset or load(experiment.data)
         if experiment.augment.active and not self.dataset.is_images:
-            raise InputError("augment: crops and flips are for images, and these data are feature vectors; leave them off")
+            raise InputError("augment: crops and flips are for images, and these are feature vectors; leave them off")
         self.split = make_split(self.dataset, experiment.split, experiment.seed)
 
     def network(self, purpose: str = "initialisation") -> Classifier:
@@ -53,7 +53,7 @@ class Assembled:
         x = self.dataset.train.x
         rows = torch.cat([self.split.labelled, self.split.unlabelled]).unique()
         preprocess = fit_preprocess(self.experiment.preprocess, x[rows] if isinstance(x, torch.Tensor) else x)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.experiment.seed, purpose))
             return build_network(self.experiment.network, self.dataset.shape, len(self.dataset.classes), preprocess)
 
@@ -63,15 +63,25 @@ class Assembled:
 
         independent: Callable[[], nn.Module] = lambda: self.network("teacher initialisation")  # noqa: E731
         return VicinalModule(
-            self.network(), self.method, self.experiment.training, augment=self.experiment.augment,
-            teacher=self.experiment.teacher, seed=self.experiment.seed, independent=independent,
+            self.network(),
+            self.method,
+            self.experiment.training,
+            augment=self.experiment.augment,
+            teacher=self.experiment.teacher,
+            seed=self.experiment.seed,
+            independent=independent,
             about={"shape": list(self.dataset.shape), "classes": list(self.dataset.classes)},
         )
 
 
 def fit(
-    experiment: Experiment, output: str | os.PathLike[str], *, resume: bool = False, progress: bool = True,
-    tensorboard: bool = False, command: str | None = None,
+    experiment: Experiment,
+    output: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    tensorboard: bool = False,
+    command: str | None = None,
 ) -> Run:
     """Train and evaluate one experiment into a run directory.
 
@@ -90,17 +100,19 @@ def fit(
     if tensorboard:
         require("tensorboard", "tensorboard", "writing TensorBoard logs")
     run = Run(output)
-    parts = Assembled(experiment)  # before anything is written
     fresh = not run.path.exists()
-    with run.locked():
+    with run.locked(), _threads(experiment.training.threads):
         run.claim(experiment, resume=resume)
         try:
-            if not (resume and run.last.exists() and _is_trained(run, experiment)):
-                _train(parts, run, resume=resume, progress=progress, tensorboard=tensorboard)
+            parts = Assembled(experiment)
+            if not _is_trained(run, experiment):
+                _train(parts, run, progress=progress, tensorboard=tensorboard)
         except Exception:
             # A run that failed before its first checkpoint leaves nothing that could be resumed, so it leaves nothing.
-            if fresh and not run.last.exists():
-                _remove(run)
+            if not resume and not run.last.exists():
+                run.clear()
+                if fresh:
+                    shutil.rmtree(run.path)
             raise
         evaluate(run, parts, command=command)
     return run
@@ -121,94 +133,81 @@ def evaluate(run: Run, parts: Assembled | None = None, *, command: str | None = 
     """
     from safetensors.torch import save_file
 
-    content = run.checkpoint("last")
     parts = parts or Assembled(run.experiment)
-    experiment, training = parts.experiment, parts.experiment.training
-    if not _is_trained(run, experiment):
+    experiment = parts.experiment
+    content = run.checkpoint("last")
+    if content["global_step"] < experiment.training.steps:
         raise InputError(
-            f"{run.path}: trained for {content['global_step']} of {training.steps} steps; go on with: vicinal fit --resume {run.path}"
+            f"{run.path}: trained for {content['global_step']} of {experiment.training.steps} steps; "
+            f"go on with: vicinal fit --resume {run.path}"
         )
-    state = next(value for key, value in content["callbacks"].items() if key.startswith("Checkpoints"))
     last = run.network("last")
-    validation = parts.split.validation_examples(parts.dataset)
+    validation, test = parts.split.validation_examples(parts.dataset), parts.dataset.test
+    measure = functools.partial(_figures, device=_device(experiment.training))
+    values: dict[str, Any] = {"test": None, "validation": None}
     best = None
     if validation is not None:
-        error_last = _figures(last.network, validation)
-        best = run.network("best_validation") if run.best.is_file() else last
-        error_best = _figures(best.network, validation) if best is not last else error_last
-        if error_last["error"] < error_best["error"]:  # the end of training need not fall on a validation
-            best, error_best = last, error_last
-    values: dict[str, Any] = {"test": None, "validation": None}
-    if parts.dataset.test is not None:
-        values["test"] = _columns(last, best, lambda network: _figures(network, parts.dataset.test))
-    if validation is not None:
-        values["validation"] = _columns(last, best, lambda network: error_last if network is last.network else error_best)
-    previous = run.evaluation()["provenance"] if run.is_finished else {}
+        best = run.network("best_validation")
+        at_last, at_best = measure(last.network, validation), measure(best.network, validation)
+        if at_last.error < at_best.error:  # the end of training need not fall on a validation
+            best, at_best = last, at_last
+        values["validation"] = _columns(at_last, at_best)
+    if test is not None:
+        values["test"] = _columns(measure(last.network, test), None if best is None else measure(best.network, test))
     values |= {
         "weights": "teacher" if parts.method.needs.teacher else "student",
         "steps": {"last": last.step, "best_validation": None if best is None else best.step},
         "provenance": _provenance(parts, last.network)
         | {
-            "training_seconds": round(state["seconds"], 2),
-            "command": previous.get("command") or command or shlex.join(["vicinal", *sys.argv[1:]]),
+            "training_seconds": round(_kept_by_checkpoints(content)["seconds"], 2),
+            "command": _command_of(run) or command or shlex.join(["vicinal", *sys.argv[1:]]),
         },
     }
-    weights = {name: tensor.contiguous() for name, tensor in last.network.state_dict().items()}
+    weights = {name: tensor.cpu().contiguous() for name, tensor in last.network.state_dict().items()}
     about = {"experiment": experiment.to_yaml(), "shape": json.dumps(last.shape), "classes": json.dumps(last.classes)}
-    save_file(weights, run.model_file, metadata=about)
+    partial = run.model_file.with_name(f".{run.model_file.name}.partial")
+    save_file(weights, partial, metadata=about)
+    partial.replace(run.model_file)
     write_atomic(run.evaluation_file, json.dumps(values, indent=2) + "\n")
     return values
 
 
 def _is_trained(run: Run, experiment: Experiment) -> bool:
-    return int(run.checkpoint("last")["global_step"]) >= experiment.training.steps
+    return run.last.exists() and int(run.checkpoint("last")["global_step"]) >= experiment.training.steps
 
 
-def _train(parts: Assembled, run: Run, *, resume: bool, progress: bool, tensorboard: bool) -> None:
-    from lightning.pytorch import Trainer
-
-    from vicinal.training.callbacks import Checkpoints, MetricsFile, ProgressBar
+def _train(parts: Assembled, run: Run, *, progress: bool, tensorboard: bool) -> None:
+    from vicinal.training.callbacks import MetricsFile, ProgressBar
+    from vicinal.training.engine import train
     from vicinal.training.loading import TrainingData
 
     experiment, training = parts.experiment, parts.experiment.training
-    checkpoint = None
-    if resume and run.last.exists():
-        run.checkpoint("last")  # says so if it is damaged
+    module = parts.module()
+    if run.last.exists():
         if SplitIndices.load(run.split_file).digest != parts.split.digest:
-            raise InputError(f"{run.split_file}: not the split that this experiment makes; the data have changed since the run began")
-        checkpoint = str(run.last)
+            raise InputError(
+                f"{run.split_file}: not the split that this experiment makes; the data have changed since the run began"
+            )
+        try:
+            module.load_state_dict(run.checkpoint("last")["state_dict"])
+        except RuntimeError as error:
+            raise InputError(f"{run.last}: does not fit the networks of its experiment") from error
     else:
         parts.split.save(run.split_file)
-    if training.threads is not None:
-        torch.set_num_threads(training.threads)
-    if training.tune_allocator:
-        machine.tune_allocator()
-    module = parts.module()
     data = TrainingData(
         parts.dataset, parts.split, training, seed=experiment.seed, unlabelled=parts.method.needs.views > 0
     )
-    validate_every = None if data.validation is None else min(training.validate_every, training.steps)
-    callbacks: list[Any] = [
-        Checkpoints(run.checkpoints, every=training.checkpoint_every, validate_every=validate_every),
-        MetricsFile(run.metrics_file),
-    ]
+    watchers: list[Any] = [MetricsFile(run.metrics_file)]
     if progress:
-        callbacks.append(ProgressBar(f"{experiment.data.name} {experiment.method.name}", training.steps))
-    with _quiet_engine():
-        try:
-            trainer = Trainer(
-                accelerator=training.device, devices=training.devices, precision=training.precision,
-                strategy="auto" if training.devices == 1 else "ddp_spawn",
-                max_steps=training.steps, max_epochs=1, val_check_interval=validate_every, check_val_every_n_epoch=None,
-                limit_val_batches=None if validate_every else 0, num_sanity_val_steps=0, callbacks=callbacks,
-                logger=_tensorboard(run) if tensorboard else False, enable_checkpointing=False,
-                enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-            )
-        except (ValueError, RuntimeError, ImportError) as error:
-            raise InputError(f"training: {' '.join(str(error).split())}") from error
-        if training.compile:
-            module.student.compile()
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        watchers.append(ProgressBar(f"{experiment.data.name} {experiment.method.name}", training.steps))
+    train(
+        module,
+        data,
+        run.checkpoints,
+        watchers=watchers,
+        loggers=[_tensorboard(run)] if tensorboard else [],
+        resume_from=run.last if run.last.exists() else None,
+    )
 
 
 def _tensorboard(run: Run) -> Any:
@@ -218,34 +217,48 @@ def _tensorboard(run: Run) -> Any:
 
 
 @contextmanager
-def _quiet_engine() -> Iterator[None]:
-    """Without the engine's tips and notes, which speak of its own calls and not of the user's."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+def _threads(count: int | None) -> Iterator[None]:
+    """This many threads of the CPU inside, and as many as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\.")
-            yield
+        yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        torch.set_num_threads(before)
 
 
-def _figures(network: nn.Module, examples: Examples | None) -> dict[str, Any]:
-    assert examples is not None
-    return dataclasses.asdict(figures(network, eval_batches(examples, EVALUATION_BATCH)))
+def _device(training: Training) -> str:
+    """Where to measure: where it was trained, if this machine has the like."""
+    return "cuda" if training.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
 
 
-def _columns(last: Any, best: Any, measure: Callable[[nn.Module], dict[str, Any]]) -> dict[str, Any]:
-    """{"n": ..., "error": {"last": ..., "best_validation": ...}, ...}"""
-    at_last = measure(last.network)
-    at_best = None if best is None else measure(best.network)
-    columns: dict[str, Any] = {"n": at_last["n"]}
+def _figures(network: nn.Module, examples: Examples, *, device: str) -> Figures:
+    return figures(network.to(device), eval_batches(examples, EVALUATION_BATCH, device))
+
+
+def _columns(last: Figures, best: Figures | None) -> dict[str, Any]:
+    """Each figure at the last and at the selected step."""
+    columns: dict[str, Any] = {"n": last.n}
     for name in ("error", "nll"):
-        columns[name] = {"last": at_last[name], "best_validation": None if at_best is None else at_best[name]}
+        columns[name] = {
+            "last": getattr(last, name),
+            "best_validation": None if best is None else getattr(best, name),
+        }
     return columns
+
+
+def _kept_by_checkpoints(content: dict[str, Any]) -> dict[str, Any]:
+    """What the callback `Checkpoints` saved with a checkpoint."""
+    return next(state for key, state in content["callbacks"].items() if key.startswith("Checkpoints"))
+
+
+def _command_of(run: Run) -> str | None:
+    """The command in an earlier evaluation, which may be damaged: then it is written anew."""
+    try:
+        command: str | None = run.evaluation()["provenance"]["command"]
+    except (InputError, KeyError, TypeError):
+        return None
+    return command
 
 
 def _provenance(parts: Assembled, network: nn.Module) -> dict[str, Any]:
@@ -269,10 +282,3 @@ def _provenance(parts: Assembled, network: nn.Module) -> dict[str, Any]:
         "commit": machine.commit(),
         "machine": machine.describe(),
     }
-
-
-def _remove(run: Run) -> None:
-    import shutil
-
-    shutil.rmtree(run.path, ignore_errors=True)
-

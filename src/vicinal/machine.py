@@ -34,8 +34,8 @@ def describe() -> dict[str, Any]:
 def tune_allocator() -> bool:
     """Let the C allocator keep large freed blocks (GNU C library only).
 
-    Freeing and mapping large activations anew costs page faults: up to 2.4 times on a step of CNN-13. The process holds on
-    to its peak memory in exchange.
+    Freeing and mapping large activations anew costs page faults: up to 2.4 times on a step of CNN-13. The process holds
+    on to its peak memory in exchange, and there is no way back.
 
     Returns:
         Whether the allocator took the setting.
@@ -49,17 +49,18 @@ def tune_allocator() -> bool:
 
 @cache
 def commit() -> str | None:
-    """The git commit of the source tree that this package runs from, with ``+changes`` if it was edited; None elsewhere."""
+    """The git commit of the source tree that this package runs from; ``+changes`` if edited since; None elsewhere."""
     folder = Path(__file__).parent
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     try:
         # An installed copy inside some other repository must not report that repository's commit.
-        if git("ls-files", "--error-unmatch", Path(__file__).name) == "":
-            return None
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "--", str(folder)) else "")
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        edited = git("status", "--porcelain", "--", str(folder)) != ""
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if edited else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

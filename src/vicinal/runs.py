@@ -1,17 +1,18 @@
 """A run directory: where one experiment's results lie, who may write there, and what can be read back.
 
-    experiment.yaml     the whole description
-    split.json          training rows: labelled, unlabelled, validation
-    metrics.csv         loss terms and validation errors along training
-    checkpoints/        last.ckpt (to resume from) and best.ckpt (lowest validation error)
-    model.safetensors   the evaluated network's weights at the end of training
-    evaluation.json     figures and their provenance; its presence means that the run is finished
+experiment.yaml     the whole description
+split.json          training rows: labelled, unlabelled, validation
+metrics.csv         loss terms and validation errors along training
+checkpoints/        last.ckpt (to resume from) and best.ckpt (lowest validation error)
+model.safetensors   the evaluated network's weights at the end of training
+evaluation.json     figures and their provenance; its presence means that the run is finished
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from vicinal.experiment import Experiment
 from vicinal.networks import Classifier, build_network, unfitted_preprocess
 
 WhichName = Literal["last", "best_validation"]
+_LOCK = ".lock"
 
 
 class Run:
@@ -78,31 +80,37 @@ class Run:
         try:
             values: dict[str, Any] = json.loads(self.evaluation_file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise InputError(f"{self.evaluation_file}: damaged ({error}); write it anew with: vicinal evaluate {self.path}") from error
+            raise InputError(
+                f"{self.evaluation_file}: damaged ({error}); write it anew with: vicinal evaluate {self.path}"
+            ) from error
         return values
 
     def claim(self, experiment: Experiment, *, resume: bool) -> None:
-        """Take the directory for an experiment; nothing that lies in it is ever overwritten by another one.
+        """Take the directory for an experiment, while it is `locked`; nothing in it is overwritten by another one.
 
         Raises:
-            InputError: it holds something else, a finished run, or an unfinished one that was not asked to resume.
+            InputError: it holds a finished run, an unfinished one that was not asked to resume, or, to be resumed,
+                another experiment's run or none.
         """
+        claimed = self.experiment_file.is_file()
         if resume:
+            if not claimed:
+                raise InputError(f"{self.path}: holds no run; there is nothing to resume")
             if self.is_finished:
                 raise InputError(f"{self.path}: the run is finished; there is nothing to resume")
+            if self.experiment.key != experiment.key:
+                raise InputError(f"{self.path}: holds the run of another experiment; choose another output directory")
             return
-        if self.path.is_file():
-            raise InputError(f"{self.path}: is a file; choose another output directory")
-        if self.experiment_file.is_file():
-            state = "a finished run" if self.is_finished else f"an unfinished run; go on with: vicinal fit --resume {self.path}, or"
-            raise InputError(f"{self.path}: holds {state}{'; ' if self.is_finished else ' '}choose another output directory")
-        if self.path.is_dir() and any(item.name != ".lock" for item in self.path.iterdir()):
-            raise InputError(f"{self.path}: is not empty and not a run directory; choose another output directory")
-        try:
+        if self.is_finished:
+            raise InputError(f"{self.path}: holds a finished run; choose another output directory")
+        if claimed:
+            raise InputError(
+                f"{self.path}: holds an unfinished run; go on with: vicinal fit --resume {self.path}, "
+                "or choose another output directory"
+            )
+        with _writing(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             write_atomic(self.experiment_file, experiment.to_yaml())
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot write: {error.strerror}") from error
 
     @contextmanager
     def locked(self, *, wait: bool = False) -> Iterator[None]:
@@ -112,24 +120,36 @@ class Run:
             wait: wait until it is free, instead of refusing.
 
         Raises:
-            InputError: another process holds it, or it cannot be written.
+            InputError: another process holds it, it holds something else than a run, or it cannot be written.
         """
         from filelock import FileLock, Timeout
 
-        try:
+        # Looked at first: not even a lock file goes into somebody else's directory.
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path}: is a file; choose another output directory")
+        with _writing(self.path):
+            if not self.experiment_file.is_file() and self.path.is_dir() and self._contents():
+                raise InputError(f"{self.path}: is not empty and not a run directory; choose another output directory")
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock")
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout as error:
-            raise InputError(f"{self.path}: in use by another process; wait for it, or choose another output directory") from error
-        except FileExistsError as error:
-            raise InputError(f"{self.path}: is a file; choose another output directory") from error
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot write: {error.strerror}") from error
+            lock = FileLock(self.path / _LOCK)
+            try:
+                lock.acquire(timeout=-1 if wait else 0)
+            except Timeout as error:
+                raise InputError(
+                    f"{self.path}: in use by another process; wait for it, or choose another output directory"
+                ) from error
         try:
             yield
         finally:
             lock.release()
+
+    def clear(self) -> None:
+        """Remove what a run that failed before its first checkpoint wrote; it was an empty directory before."""
+        for item in self._contents():
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+
+    def _contents(self) -> list[Path]:
+        return [item for item in self.path.iterdir() if item.name != _LOCK]
 
     def checkpoint(self, which: WhichName) -> dict[str, Any]:
         """A checkpoint's content; no code runs on loading.
@@ -139,12 +159,19 @@ class Run:
         """
         path = self.last if which == "last" else self.best
         if not path.is_file():
-            raise InputError(f"{path}: no such checkpoint; the run was stopped before it was first saved, start it anew elsewhere")
+            raise InputError(
+                f"{path}: no such checkpoint; the run was stopped before it was saved, go on with: "
+                f"vicinal fit --resume {self.path}"
+            )
         try:
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            content["state_dict"]
+            missing = {"state_dict", "global_step", "vicinal"} - content.keys()
         except Exception as error:
-            raise InputError(f"{path}: damaged checkpoint; restore it from a copy, or train anew in another directory") from error
+            raise InputError(
+                f"{path}: damaged checkpoint; restore it from a copy, or train anew in another directory"
+            ) from error
+        if missing:
+            raise InputError(f"{path}: not a checkpoint of this library; it has no {', '.join(sorted(missing))}")
         return content
 
     def network(self, which: WhichName = "last") -> TrainedNetwork:
@@ -159,8 +186,14 @@ class Run:
         weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         shape, classes = tuple(content["vicinal"]["shape"]), tuple(content["vicinal"]["classes"])
         experiment = self.experiment
-        network = build_network(experiment.network, shape, len(classes), unfitted_preprocess(experiment.preprocess, shape))
-        network.load_state_dict(weights)
+        preprocess = unfitted_preprocess(experiment.preprocess, shape)
+        network = build_network(experiment.network, shape, len(classes), preprocess)
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise InputError(
+                f"{self.path}: the {which} checkpoint does not fit the network of its experiment"
+            ) from error
         return TrainedNetwork(network.eval(), shape, classes, int(content["global_step"]))
 
 
@@ -185,3 +218,11 @@ def write_atomic(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot write: {error.strerror}") from error

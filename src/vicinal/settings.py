@@ -6,11 +6,17 @@ docstring of what is chosen, so a new method documents and validates itself.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import os
+import re
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from vicinal.errors import InputError, nearest
 
@@ -40,7 +46,7 @@ class Choice:
             return cls(value)
         if isinstance(value, Mapping) and isinstance(value.get("name"), str) and value["name"]:
             return cls(value["name"], {str(key): item for key, item in value.items() if key != "name"})
-        raise InputError(f"{where}: expected a name or a mapping with a 'name', got {value!r}")
+        raise InputError(f"{where}: expected a name or a mapping with a 'name', got {shortened(value)}")
 
     def as_dict(self) -> dict[str, Any]:
         """The mapping that `of` reads."""
@@ -58,18 +64,40 @@ class Setting:
 
 
 def settings_of(target: Callable[..., Any], skip: Collection[str] = ()) -> tuple[Setting, ...]:
-    """The settings of a class or function: its keyword parameters that have a default, with their docstring text."""
+    """The settings of a class or function: its keyword parameters that have a default, with their docstring text.
+
+    Raises:
+        InputError: somebody's own class or function has annotations that mean nothing where it is defined.
+    """
+    return tuple(setting for setting in _settings(target) if setting.name not in skip)
+
+
+def documented(target: Callable[..., Any]) -> dict[str, str]:
+    """What the docstring of a class (and of those that it is derived from) or function says about each argument.
+
+    >>> documented(Setting)
+    {}
+    """
     import docstring_parser
 
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    documented: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for base in reversed(target.__mro__ if inspect.isclass(target) else (target,)):
         for item in docstring_parser.parse(base.__doc__ or "").params:
-            documented[item.arg_name] = " ".join((item.description or "").split())
+            texts[item.arg_name] = " ".join((item.description or "").split())
+    return texts
+
+
+@functools.cache
+def _settings(target: Callable[..., Any]) -> tuple[Setting, ...]:
+    try:
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError as error:
+        raise InputError(f"{target.__name__}: cannot read the types of its settings: {error}") from error
+    texts = documented(target)
     return tuple(
-        Setting(name, hints.get(name, Any), parameter.default, documented.get(name, ""))
+        Setting(name, hints.get(name, Any), parameter.default, texts.get(name, ""))
         for name, parameter in inspect.signature(target).parameters.items()
-        if parameter.default is not parameter.empty and name not in skip
+        if parameter.default is not parameter.empty
     )
 
 
@@ -81,29 +109,39 @@ def parse_settings(
     Args:
         where: where they stand, for messages, such as ``"method"``.
         target: the class or function that they are for.
-        given: settings by name.
+        given: settings by name; a text is read like a YAML value, so flags come as they are typed.
         skip: parameters that are not settings.
 
     Raises:
         InputError: an unknown setting (the message names the nearest known one) or a value of the wrong type.
     """
-    from jsonargparse import ArgumentParser
-
     known = {setting.name: setting for setting in settings_of(target, skip)}
     values = {name: setting.default for name, setting in known.items()}
     for name, value in given.items():
         if name not in known:
-            raise InputError(f"{where}.{name}: unknown setting; {nearest(name, known)}")
-        setting = known[name]
-        if setting.type is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_argument("--value", type=setting.type)
-        try:
-            values[name] = parser.parse_object({"value": value}).value
-        except Exception as error:
-            raise InputError(f"{where}.{name}: expected {_describe(setting.type)}, got {value!r}") from error
+            raise InputError(f"{where}.{name}: unknown setting; {nearest(str(name), known)}")
+        values[name] = _convert(f"{where}.{name}", known[name].type, value)
     return values
+
+
+def _convert(where: str, annotation: Any, value: Any) -> Any:
+    if type(value) is annotation:
+        return value
+    optional = annotation is Any or type(None) in typing.get_args(annotation)
+    if optional and (value is None or value in ("none", "None")):
+        return None  # as Python and the docstrings write it; YAML's word is null
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=annotation)
+    try:
+        converted = parser.parse_object({"value": value}).value
+        if converted is None and not optional:
+            raise TypeError("null")
+    except Exception as error:
+        raise InputError(f"{where}: expected {_describe(annotation)}, got {shortened(value)}") from error
+    # A sequence is a tuple throughout, so that one that was read equals the same one written as a default.
+    return tuple(converted) if isinstance(converted, list) else converted
 
 
 def build(where: str, target: Callable[..., Any], given: Mapping[str, Any], **fixed: Any) -> Any:
@@ -133,7 +171,71 @@ def check(
         raise InputError(f"{name} must be at most {high}, got {value}")
 
 
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Numbers like 1e-3 are read as numbers (YAML 1.1 wants 1.0e-3), and a key that is given twice is an error.
+
+    Raises:
+        InputError: no such file, unreadable, not YAML, or not a mapping.
+    """
+    path = Path(path)
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; name a YAML file") from error
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(f"{path}{where}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict):
+        found = "nothing" if values is None else f"a {type(values).__name__}"
+        raise InputError(f"{path}: expected settings, such as 'seed: 3', at the top level, found {found}")
+    return {str(key): value for key, value in values.items()}
+
+
+def read_value(text: str) -> Any:
+    """A text as the value that YAML reads it as, or itself if it reads it as none.
+
+    >>> read_value("[16, 32]"), read_value("1e-3"), read_value("[16")
+    ([16, 32], 0.001, '[16')
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return node
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def shortened(value: object) -> str:
+    """A value as it is written in Python, cut off where it would fill a message.
+
+    >>> shortened("x"), shortened([0] * 1000)[-12:]
+    ("'x'", '0, 0, 0, ...')
+    """
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:76].rstrip()} ..."
+
+
 def _describe(annotation: Any) -> str:
     if typing.get_origin(annotation) is typing.Literal:
         return "one of " + ", ".join(repr(item) for item in typing.get_args(annotation))
+    if typing.get_origin(annotation) in (Sequence, list, tuple):
+        return f"a list of {_describe(typing.get_args(annotation)[0])}, such as [1, 2]"
     return getattr(annotation, "__name__", None) or str(annotation).replace("typing.", "")

@@ -35,6 +35,7 @@ class Pass:
         network: "student" or "teacher".
         batch: "f" for the labelled batch, "F" for the unlabelled one.
         x: what went in.
+        dtype: of the logits that came out.
         updated: whether any buffer changed.
         backward: for each backward pass through it, "search" or "loss".
     """
@@ -42,12 +43,13 @@ class Pass:
     network: str
     batch: str
     x: Tensor
+    dtype: torch.dtype | None = None
     updated: bool = False
     backward: list[str] = field(default_factory=list)
 
 
 class Lab:
-    """What the tests of the methods work with. Inputs have 6 features, there are 4 classes; batches are 5 and 8 large."""
+    """What the tests of the methods work with: 6 features, 4 classes, batches of 5 and 8."""
 
     features, classes, labelled, unlabelled = 6, 4, 5, 8
     momentum = 0.25
@@ -64,7 +66,12 @@ class Lab:
         return torch.randn(self.unlabelled, self.features, generator=draws)
 
     def network(
-        self, seed: int = 0, *, hidden: Sequence[int] = (16,), norm: Any = "batch", dropout: float = 0.0,
+        self,
+        seed: int = 0,
+        *,
+        hidden: Sequence[int] = (16,),
+        norm: Any = "batch",
+        dropout: float = 0.0,
         double: bool = False,
     ) -> Classifier:
         """A multi-layer perceptron with predictions that are neither uniform nor certain."""
@@ -91,22 +98,39 @@ class Lab:
         return self.network(0, **settings), self.network(1, **settings)
 
     def step(
-        self, student: nn.Module, teacher: nn.Module | None = None, *, views: int = 1,
-        u: tuple[Tensor, ...] | None = None, seed: int = 1, at: int = 30, teacher_policy: PassPolicy = TRAIN,
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None = None,
+        *,
+        views: int = 1,
+        u: tuple[Tensor, ...] | None = None,
+        seed: int = 1,
+        at: int = 30,
+        teacher_policy: PassPolicy = TRAIN,
     ) -> Step:
         """A step on these networks, past the end of every default ramp."""
         return Step.of(
-            progress=Progress(at, 100), seed=seed, x=self.x, y=self.y, u=(self.u if u is None else u)[:views],
-            student=student, teacher=teacher, teacher_policy=teacher_policy,
+            progress=Progress(at, 100),
+            seed=seed,
+            x=self.x,
+            y=self.y,
+            u=(self.u if u is None else u)[:views],
+            student=student,
+            teacher=teacher,
+            teacher_policy=teacher_policy,
         )
 
-    def loss(self, method: Method, student: nn.Module, teacher: nn.Module | None = None, **step: Any) -> dict[str, Term]:
+    def loss(
+        self, method: Method, student: nn.Module, teacher: nn.Module | None = None, **step: Any
+    ) -> dict[str, Term]:
         """The terms of a step on these networks, with dropout masks that depend on nothing else."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(5)
             return method.loss(self.step(student, teacher, views=method.needs.views, **step))
 
-    def terms(self, method: Method, student: nn.Module, teacher: nn.Module | None = None, **step: Any) -> dict[str, Term]:
+    def terms(
+        self, method: Method, student: nn.Module, teacher: nn.Module | None = None, **step: Any
+    ) -> dict[str, Term]:
         """The same on copies of the networks: a pass moves running statistics."""
         student, teacher = copy.deepcopy((student, teacher))
         return self.loss(method, student, teacher, **step)
@@ -116,7 +140,13 @@ class Lab:
         return self.terms(method, student, teacher, **step)["consistency"].value.detach()
 
     def record(
-        self, method: Method, student: nn.Module, teacher: nn.Module | None = None, *, backward: bool = True, **step: Any
+        self,
+        method: Method,
+        student: nn.Module,
+        teacher: nn.Module | None = None,
+        *,
+        backward: bool = True,
+        **step: Any,
     ) -> list[Pass]:
         """Every pass of a step on these networks, in their order, and of the backward pass that follows."""
         passes: list[Pass] = []
@@ -125,11 +155,15 @@ class Lab:
 
         def enter(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             before[:] = [buffer.clone() for buffer in network.buffers()]
-            name, batch = "student" if network is student else "teacher", "f" if len(inputs[0]) == self.labelled else "F"
+            name, batch = (
+                "student" if network is student else "teacher",
+                "f" if len(inputs[0]) == self.labelled else "F",
+            )
             passes.append(Pass(name, batch, inputs[0]))
 
         def leave(network: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
             made = passes[-1]
+            made.dtype = logits.dtype
             made.updated = any(not torch.equal(old, new) for old, new in zip(before, network.buffers(), strict=True))
             if logits.requires_grad:
                 logits.register_hook(lambda gradient: made.backward.append(phase))
@@ -152,10 +186,12 @@ class Lab:
         """Gradient by all parameters of the network, as one vector."""
         parameters = list(network.parameters())
         found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-        return torch.cat([
-            torch.zeros_like(parameter).flatten() if part is None else part.flatten()
-            for parameter, part in zip(parameters, found, strict=True)
-        ])
+        return torch.cat(
+            [
+                torch.zeros_like(parameter).flatten() if part is None else part.flatten()
+                for parameter, part in zip(parameters, found, strict=True)
+            ]
+        )
 
     @contextmanager
     def mixing(self, lam: float, partner: Tensor | None = None) -> Iterator[None]:
@@ -163,7 +199,7 @@ class Lab:
 
         def fixed(count: int, *_: Any, **__: Any) -> Mixing:
             given = partner is not None and len(partner) == count
-            return Mixing(torch.full((count,), lam), partner if given else torch.arange(count).roll(1))  # type: ignore[arg-type]
+            return Mixing(torch.full((count,), lam), partner if given else torch.arange(count).roll(1))
 
         with pytest.MonkeyPatch.context() as patch:
             for module in ("advmixup", "ict", "mixup"):

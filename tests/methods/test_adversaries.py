@@ -78,8 +78,12 @@ def directions(lab: Any, method: Any, student: nn.Module, teacher: nn.Module, se
 def the_regime_is_the_reported_one(lab: Any) -> None:
     """First order: the start plays no part. Second order: it decides."""
     student, teacher = lab.pair(dropout=0.5, norm="none", double=True)
-    table = [(AdvMixup(xi=1e-4), "first order"), (AdvMixup(xi=1e-4, distance="kl", iterations=3), "first order"),
-             (VAT(xi=1e-4), "second order"), (VAT(xi=1e-4, masks="fresh"), "first order")]
+    table = [
+        (AdvMixup(xi=1e-4), "first order"),
+        (AdvMixup(xi=1e-4, distance="kl", iterations=3), "first order"),
+        (VAT(xi=1e-4), "second order"),
+        (VAT(xi=1e-4, masks="fresh"), "first order"),
+    ]
     for method, regime in table:
         assert method.regime == regime
         first, second = (directions(lab, method, student, teacher, seed) for seed in (0, 1))
@@ -92,10 +96,21 @@ def radii_are_epsilon(lab: Any) -> None:
     student, teacher = lab.pair()
     step = lab.step(student, teacher)
     for certainty in (1.0, 1e-8):
-        q = certainty * nn.functional.one_hot(torch.arange(8) % 4, 4).float() + (1 - certainty) * student(lab.u[0]).softmax(1)
+        labels = nn.functional.one_hot(torch.arange(8) % 4, 4)
+        q = certainty * labels + (1 - certainty) * student(lab.u[0]).softmax(dim=1)
         for epsilon in (1e-1, 1.0, 8.0):
             moved = AdvMixup(epsilon=epsilon).adversarial(step, lab.u[0], q.detach())
             torch.testing.assert_close((moved - lab.u[0]).norm(dim=1), torch.full((8,), epsilon), rtol=1e-5, atol=1e-5)
+
+
+def searches_run_in_full_precision(lab: Any) -> None:
+    """Under bfloat16 autocast the other passes are half precision, the search is not."""
+    for method in (AdvMixup(), AdvMixup(iterations=2), VAT(), VAT(search="gauss_newton"), VAT(masks="fresh")):
+        student, teacher = lab.pair()
+        with torch.autocast("cpu", torch.bfloat16):
+            passes = lab.record(method, student, teacher)
+        assert {made.dtype for made in passes if "search" in made.backward} == {torch.float32}
+        assert {made.dtype for made in passes if "search" not in made.backward} == {torch.bfloat16}
 
 
 @contextmanager
@@ -117,7 +132,7 @@ def replicated(lab: Any) -> Iterator[None]:
 
 
 def a_doubled_batch_changes_nothing(lab: Any) -> None:
-    """Losses are means: duplicating the unlabelled batch with its draws leaves loss and gradient, batch norm included."""
+    """Losses are means: doubling the unlabelled batch with its draws leaves loss and gradient, batch norm included."""
     doubled = tuple(torch.cat([u, u]) for u in lab.u)
     methods = [METHODS[name]() for name in lab.semi_supervised] + [VAT(search="gauss_newton"), AdvMixup(distance="kl")]
     for method in methods:
@@ -141,16 +156,64 @@ def _steepest_teacher(self: AdvMixup, step: Any, u: Tensor, q: Tensor) -> Tensor
     return 2 * u - _adversarial(self, step, u, q)
 
 
+def _fresh(dropout: Any, **rest: Any) -> PassPolicy:
+    return PassPolicy(**rest)
+
+
+def _never_full(fp32: bool = False, **rest: Any) -> PassPolicy:
+    return PassPolicy(**rest)
+
+
+def _no_search(x: Tensor, fallback: Tensor | None = None) -> Tensor:
+    return _unit(x) if fallback is None else fallback
+
+
+def _clamped(x: Tensor, fallback: Tensor | None = None) -> Tensor:
+    return x / x.norm(dim=1, keepdim=True).clamp(min=1e-3)
+
+
 IDENTITIES = [
-    pytest.param(advmixup_at_lambda_zero_is_adversarial_consistency, patched("methods.advmixup.AdvMixup.adversarial", _steepest_teacher), id="AdvMixup at 0 | downhill"),
-    pytest.param(advmixup_at_lambda_zero_is_adversarial_consistency, mixed("advmixup", "targets", "own"), id="AdvMixup at 0 | partner not applied to targets"),
-    pytest.param(shared_masks_repeat_the_pass, patched("methods.vat.PassPolicy", lambda dropout, **rest: PassPolicy(**rest)), id="shared masks | drawn afresh"),
-    pytest.param(the_regime_is_the_reported_one, patched("methods.vat.PassPolicy", lambda dropout, **rest: PassPolicy(**rest)), id="regime | VAT's masks drawn afresh"),
-    pytest.param(the_regime_is_the_reported_one, patched("vicinity.adversary.unit", lambda x, fallback=None: _unit(x) if fallback is None else fallback), id="regime | search does nothing"),
-    pytest.param(radii_are_epsilon, patched("vicinity.adversary.unit", lambda x, fallback=None: x), id="||r|| = eps | not normalised"),
-    pytest.param(radii_are_epsilon, patched("vicinity.adversary.unit", lambda x, fallback=None: x / x.norm(dim=1, keepdim=True).clamp(min=1e-3)), id="||r|| = eps | norm clamped"),
-    pytest.param(a_doubled_batch_changes_nothing, patched("methods.ict.distance", _mean_times_batch), id="doubled batch | a sum over samples"),
-]  # fmt: skip
+    pytest.param(
+        searches_run_in_full_precision, patched("methods.advmixup.PassPolicy", _never_full), id="fp32 | not in AdvMixup"
+    ),
+    pytest.param(
+        searches_run_in_full_precision, patched("methods.vat.PassPolicy", _never_full), id="fp32 | not in VAT"
+    ),
+    pytest.param(
+        advmixup_at_lambda_zero_is_adversarial_consistency,
+        patched("methods.advmixup.AdvMixup.adversarial", _steepest_teacher),
+        id="AdvMixup at 0 | downhill",
+    ),
+    pytest.param(
+        advmixup_at_lambda_zero_is_adversarial_consistency,
+        mixed("advmixup", "targets", "own"),
+        id="AdvMixup at 0 | partner not applied to targets",
+    ),
+    pytest.param(
+        shared_masks_repeat_the_pass, patched("methods.vat.PassPolicy", _fresh), id="shared masks | drawn afresh"
+    ),
+    pytest.param(
+        the_regime_is_the_reported_one,
+        patched("methods.vat.PassPolicy", _fresh),
+        id="regime | VAT's masks drawn afresh",
+    ),
+    pytest.param(
+        the_regime_is_the_reported_one,
+        patched("vicinity.adversary.unit", _no_search),
+        id="regime | search does nothing",
+    ),
+    pytest.param(
+        radii_are_epsilon,
+        patched("vicinity.adversary.unit", lambda x, fallback=None: x),
+        id="||r|| = eps | not normalised",
+    ),
+    pytest.param(radii_are_epsilon, patched("vicinity.adversary.unit", _clamped), id="||r|| = eps | norm clamped"),
+    pytest.param(
+        a_doubled_batch_changes_nothing,
+        patched("methods.ict.distance", _mean_times_batch),
+        id="doubled batch | a sum over samples",
+    ),
+]
 
 
 @pytest.mark.parametrize(("check", "mutate"), IDENTITIES)
@@ -159,9 +222,7 @@ def test_identity_holds(check: Check, mutate: Mutation, lab: Any) -> None:
 
 
 @pytest.mark.parametrize(("check", "mutate"), IDENTITIES)
-def test_identity_fails_when_mutated(
-    check: Check, mutate: Mutation, lab: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_identity_fails_when_mutated(check: Check, mutate: Mutation, lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     mutate(lab, monkeypatch)
     with pytest.raises(AssertionError):
         check(lab)

@@ -69,8 +69,13 @@ def counted(lab: Any, method: Method) -> Cost:
     assert not any(made.backward for made in passes if made.network == "teacher")
     assert not backward["search", "f"]
     return Cost(
-        f=forward["student", "f"], F=forward["student", "F"], T=forward["teacher", "F"], t=forward["teacher", "f"],
-        b=backward["loss", "f"], B=backward["loss", "F"], X=backward["search", "F"],
+        f=forward["student", "f"],
+        F=forward["student", "F"],
+        T=forward["teacher", "F"],
+        t=forward["teacher", "f"],
+        b=backward["loss", "f"],
+        B=backward["loss", "F"],
+        X=backward["search", "F"],
     )
 
 

@@ -13,15 +13,13 @@ from torch import Tensor, nn
 
 from vicinal.methods import ICT, METHODS, VAT, AdvMixup, MeanTeacher, Mixup, Supervised, VATEntMin
 from vicinal.networks import Classifier, Identity
-from vicinal.vicinity import adversary, cross_entropy, distance, interpolation
+from vicinal.vicinity import Mixing, cross_entropy, distance, draw_mixing, mix
 
 Check = Callable[[Any], None]
 Mutation = Callable[[Any, pytest.MonkeyPatch], None]
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
-
-_adversarial, _unit, _random = AdvMixup.adversarial, adversary.unit, adversary.random_direction
 
 
 def patched(target: str, value: object) -> Mutation:
@@ -35,7 +33,7 @@ def mixed(module: str, what: str, how: str) -> Mutation:
 
 
 def advmixup_without_radius_is_ict(lab: Any) -> None:
-    """eps = 0 gives ICT's unsupervised term, bit for bit, dropout included, whether or not ICT mixes labelled examples."""
+    """eps = 0 gives ICT's unsupervised term, bit for bit, dropout included, however ICT treats labelled examples."""
     student, teacher = lab.pair(dropout=0.5)
     for settings in ({}, {"lambda_per": "sample"}, {"distance": "kl"}, {"alpha": 0.1}):
         for space in ("pixels", "input"):
@@ -71,6 +69,23 @@ def advmixup_is_its_equation(lab: Any) -> None:
             with lab.mixing(0.25, partner):
                 method = AdvMixup(pairing=pairing, partner="shuffled" if order is partner else "own")
                 torch.testing.assert_close(lab.consistency(method, student, teacher), expected, rtol=1e-6, atol=0)
+
+
+def folding_names_the_end_that_dominates(lab: Any) -> None:
+    """fold="real" keeps at least half of the clean end, fold="adversarial" at most half; the draw is the same."""
+    student, teacher = lab.pair()
+    seen: dict[Any, list[float]] = {fold: [] for fold in (None, "real", "adversarial")}
+    with pytest.MonkeyPatch.context() as patch:
+        for fold, found in seen.items():
+            patch.setattr(
+                "vicinal.methods.advmixup.mix",
+                lambda first, second, lam, found=found: found.append(float(lam[0])) or mix(first, second, lam),
+            )
+            for seed in range(8):
+                lab.terms(AdvMixup(fold=fold), student, teacher, seed=seed)
+    for plain, real, adversarial in zip(*seen.values(), strict=True):
+        assert real == pytest.approx(max(plain, 1 - plain), abs=1e-6)
+        assert adversarial == pytest.approx(min(plain, 1 - plain), abs=1e-6)
 
 
 def ict_at_the_ends_is_mean_teacher(lab: Any) -> None:
@@ -135,8 +150,8 @@ def ict_target(lab: Any, logits: Tensor, mix_space: Any) -> Tensor:
 def ict_mixing_spaces(lab: Any) -> None:
     """The published example of what mixing logits (official code) makes of mixing probabilities (paper)."""
     z = torch.tensor([[8.0, 0, 0], [0, 2, 0]])
-    torch.testing.assert_close(ict_target(lab, z, "logits"), torch.tensor([0.936, 0.047, 0.017]), atol=5e-4, rtol=0)
-    torch.testing.assert_close(ict_target(lab, z, "probabilities"), torch.tensor([0.553, 0.394, 0.053]), atol=5e-4, rtol=0)
+    assert ict_target(lab, z, "logits").tolist() == pytest.approx([0.936, 0.047, 0.017], abs=5e-4)
+    assert ict_target(lab, z, "probabilities").tolist() == pytest.approx([0.553, 0.394, 0.053], abs=5e-4)
     peaks = torch.zeros(2, 10)
     peaks[0, 0], peaks[1, 1] = 8, 4
     assert float(ict_target(lab, peaks, "logits")[0]) == pytest.approx(0.78, abs=5e-3)
@@ -144,7 +159,7 @@ def ict_mixing_spaces(lab: Any) -> None:
 
 
 def mixup_is_soft_label_cross_entropy(lab: Any) -> None:
-    """lambda CE(y) + (1 - lambda) CE(y') is the cross-entropy with the mixed label; ICT's supervised term is the same."""
+    """lambda CE(y) + (1 - lambda) CE(y') is the cross-entropy with the mixed label, in mixup and in ICT."""
     student, teacher = lab.pair()
     partner = torch.tensor([2, 0, 4, 1, 3])
     labels = nn.functional.one_hot(lab.y, 4).float()
@@ -160,7 +175,7 @@ def mixup_is_soft_label_cross_entropy(lab: Any) -> None:
 
 
 def weights_follow_the_published_ramp(lab: Any) -> None:
-    """100 exp(-5) = 0.67 at the start, 100 from a quarter (ICT) or 0.27 (Mean Teacher) of the training on; VAT has no ramp."""
+    """100 exp(-5) = 0.67 at the start, 100 from a share of 0.25 (ICT) or 0.27 (Mean Teacher) on; VAT has no ramp."""
     student, teacher = lab.pair()
     for method, end in ((ICT(), 25), (AdvMixup(), 25), (MeanTeacher(), 27)):
         weights = [lab.terms(method, student, teacher, at=at)["consistency"].weight for at in (0, end, 99)]
@@ -179,19 +194,68 @@ def vat_entmin_is_vat_and_entropy(lab: Any) -> None:
     assert "entropy" not in plain
 
 
+def _sharpened(name: Any, target: Tensor, logits: Tensor) -> Tensor:
+    return distance(name, (2 * target.log()).softmax(dim=1), logits)
+
+
+def _unmixed_losses(first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
+    return first if first.dim() == 1 else mix(first, second, lam)
+
+
+def _half_entropy(self: VATEntMin) -> None:
+    VAT.__init__(self, entropy_weight=0.5)
+
+
+def _unfolded(*args: Any, fold: bool, **rest: Any) -> Mixing:
+    return draw_mixing(*args, **rest)
+
+
 IDENTITIES = [
-    pytest.param(advmixup_without_radius_is_ict, mixed("advmixup", "targets", "own"), id="eps 0 | partner not applied to targets"),
-    pytest.param(advmixup_without_radius_is_ict, patched("methods.advmixup.AdvMixup._searches", True), id="eps 0 | searches, and moves the masks"),
-    pytest.param(advmixup_at_lambda_one_is_mean_teacher, mixed("advmixup", "inputs", "swapped"), id="AdvMixup at 1 | ends swapped"),
-    pytest.param(advmixup_is_its_equation, mixed("advmixup", "targets", "swapped"), id="AdvMixup | targets with 1 - lambda"),
-    pytest.param(ict_at_the_ends_is_mean_teacher, mixed("ict", "targets", "swapped"), id="ICT at 1 | targets with 1 - lambda"),
-    pytest.param(ict_does_not_care_who_is_the_partner, mixed("ict", "targets", "own"), id="ICT partners | not applied to targets"),
-    pytest.param(ict_of_an_affine_student_is_zero, patched("methods.ict.distance", lambda name, t, z: distance(name, (2 * t.log()).softmax(1), z)), id="ICT of affine | sharpened targets"),
+    pytest.param(
+        folding_names_the_end_that_dominates,
+        patched("methods.advmixup.draw_mixing", _unfolded),
+        id="folding | forgotten",
+    ),
+    pytest.param(
+        advmixup_without_radius_is_ict, mixed("advmixup", "targets", "own"), id="eps 0 | partner not applied to targets"
+    ),
+    pytest.param(
+        advmixup_without_radius_is_ict,
+        patched("methods.advmixup.AdvMixup._searches", True),
+        id="eps 0 | searches, and moves the masks",
+    ),
+    pytest.param(
+        advmixup_at_lambda_one_is_mean_teacher,
+        mixed("advmixup", "inputs", "swapped"),
+        id="AdvMixup at 1 | ends swapped",
+    ),
+    pytest.param(
+        advmixup_is_its_equation, mixed("advmixup", "targets", "swapped"), id="AdvMixup | targets with 1 - lambda"
+    ),
+    pytest.param(
+        ict_at_the_ends_is_mean_teacher, mixed("ict", "targets", "swapped"), id="ICT at 1 | targets with 1 - lambda"
+    ),
+    pytest.param(
+        ict_does_not_care_who_is_the_partner, mixed("ict", "targets", "own"), id="ICT partners | not applied to targets"
+    ),
+    pytest.param(
+        ict_of_an_affine_student_is_zero,
+        patched("methods.ict.distance", _sharpened),
+        id="ICT of affine | sharpened targets",
+    ),
     pytest.param(ict_mixing_spaces, patched("methods.ict.mix", lambda a, b, lam: a), id="ICT spaces | not mixed"),
-    pytest.param(mixup_is_soft_label_cross_entropy, patched("methods.mixup.mix", lambda a, b, lam: a if a.dim() == 1 else interpolation.mix(a, b, lam)), id="mixup | labels not mixed"),
-    pytest.param(weights_follow_the_published_ramp, patched("schedules.sigmoid_ramp", lambda t: min(t, 1)), id="ramp | linear"),
-    pytest.param(vat_entmin_is_vat_and_entropy, patched("methods.vat.VATEntMin.__init__", lambda self: VAT.__init__(self, entropy_weight=0.5)), id="VAT+EntMin | other weight"),
-]  # fmt: skip
+    pytest.param(
+        mixup_is_soft_label_cross_entropy, patched("methods.mixup.mix", _unmixed_losses), id="mixup | labels not mixed"
+    ),
+    pytest.param(
+        weights_follow_the_published_ramp, patched("schedules.sigmoid_ramp", lambda t: min(t, 1)), id="ramp | linear"
+    ),
+    pytest.param(
+        vat_entmin_is_vat_and_entropy,
+        patched("methods.vat.VATEntMin.__init__", _half_entropy),
+        id="VAT+EntMin | other weight",
+    ),
+]
 
 
 @pytest.mark.parametrize(("check", "mutate"), IDENTITIES)
@@ -200,9 +264,7 @@ def test_identity_holds(check: Check, mutate: Mutation, lab: Any) -> None:
 
 
 @pytest.mark.parametrize(("check", "mutate"), IDENTITIES)
-def test_identity_fails_when_mutated(
-    check: Check, mutate: Mutation, lab: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_identity_fails_when_mutated(check: Check, mutate: Mutation, lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     mutate(lab, monkeypatch)
     with pytest.raises(AssertionError):
         check(lab)

@@ -24,10 +24,9 @@ torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
 STEPS = 4
-EVERY = [
-    *(kind() for kind in METHODS.values()), VAT(search="gauss_newton"), VAT(masks="fresh"), ICT(mix_space="logits"),
-    AdvMixup(distance="kl"), AdvMixup(pairing="adversarial-adversarial"), AdvMixup(partner="own", space="input"),
-]
+EVERY = [kind() for kind in METHODS.values()]
+EVERY += [VAT(search="gauss_newton"), VAT(masks="fresh"), ICT(mix_space="logits"), AdvMixup(distance="kl")]
+EVERY += [AdvMixup(pairing="adversarial-adversarial"), AdvMixup(partner="own", space="input")]
 _model_init, _batches_init = Model.__init__, Batches.__init__
 
 
@@ -47,7 +46,7 @@ def module_of(method: Method, network: Any) -> VicinalModule:
     return VicinalModule(copy.deepcopy(network), method, Training(steps=STEPS, log_every=1), seed=3)
 
 
-def trained(lab: Any, method: Method, network: Any, data: Examples, split: SplitIndices) -> tuple[list[float], list[Tensor]]:
+def trained(method: Method, network: Any, data: Examples, split: SplitIndices) -> tuple[list[float], list[Tensor]]:
     """Losses and final parameters of a few steps as the training makes them."""
     module = module_of(method, network)
     optimizer = module.configure_optimizers()["optimizer"]
@@ -99,7 +98,7 @@ def slope(value: Callable[[], Tensor], network: nn.Module) -> tuple[float, float
 
 
 def gradients_are_derivatives(lab: Any) -> None:
-    """With the perturbation held fixed, the gradient is the loss's derivative by the student's parameters, in float64."""
+    """With r held fixed, the gradient is the loss's derivative by the student's parameters, in float64."""
     held = torch.randn(8, lab.features, generator=torch.Generator().manual_seed(1))
     held /= held.norm(dim=1, keepdim=True)
     for name in ("supervised", "mixup", "mean_teacher", "ict", "advmixup"):
@@ -111,7 +110,7 @@ def gradients_are_derivatives(lab: Any) -> None:
 
 
 def vat_targets_are_constants(lab: Any) -> None:
-    """The smoothness term has the gradient of KL(constant || p(u + r)), also where the entropy term goes through p(u)."""
+    """Smoothness has the gradient of KL(constant || p(u + r)), also where the entropy term goes through p(u)."""
     held = torch.randn(8, lab.features, generator=torch.Generator().manual_seed(1))
     student = lab.network(double=True)
     target = copy.deepcopy(student)(lab.u[0]).detach().softmax(dim=1)
@@ -140,27 +139,27 @@ def labels_of_unlabelled_data_are_never_read(lab: Any) -> None:
     hidden[split.labelled] = data.y[split.labelled]
     for name in lab.semi_supervised:
         network = lab.network(dropout=0.5)
-        losses, weights = trained(lab, METHODS[name](), network, data, split)
-        blind_losses, blind_weights = trained(lab, METHODS[name](), network, Examples(data.x, hidden), split)
+        losses, weights = trained(METHODS[name](), network, data, split)
+        blind_losses, blind_weights = trained(METHODS[name](), network, Examples(data.x, hidden), split)
         assert losses == blind_losses
         assert all(torch.equal(*pair) for pair in zip(weights, blind_weights, strict=True))
 
 
-def methods_without_weight_are_supervised(lab: Any) -> None:
+def weightless_methods_are_supervised(lab: Any) -> None:
     """With every unsupervised weight 0, the parameters are those of supervised training, bit for bit."""
     data, split = examples(lab)
     network = lab.network()
-    _, expected = trained(lab, METHODS["supervised"](), network, data, split)
+    _, expected = trained(METHODS["supervised"](), network, data, split)
     assert not all(torch.equal(*pair) for pair in zip(expected, network.parameters(), strict=True))
     zero: dict[str, dict[str, Any]] = {name: {"weight": 0.0} for name in lab.semi_supervised}
     zero["vat_entmin"]["entropy_weight"] = 0.0
     zero["ict"]["mix_labelled"] = False
     for name, settings in zero.items():
-        _, weights = trained(lab, METHODS[name](**settings), network, data, split)
+        _, weights = trained(METHODS[name](**settings), network, data, split)
         assert all(torch.equal(*pair) for pair in zip(weights, expected, strict=True))
 
 
-def the_optimiser_does_not_know_the_teacher(lab: Any) -> None:
+def optimisers_do_not_know_teachers(lab: Any) -> None:
     """No parameter of the teacher asks for a gradient or is in a parameter group; all of the student's are."""
     for name in ("mean_teacher", "ict", "advmixup"):
         module = module_of(METHODS[name](), lab.network())
@@ -184,9 +183,7 @@ def every_term_is_finite(lab: Any) -> None:
 
 
 def graph_to_the_teacher(patch: pytest.MonkeyPatch) -> None:
-    def wrong(self: Model, network: nn.Module, *, gradient: bool = True, **rest: Any) -> None:
-        _model_init(self, network, gradient=True, **rest)
-
+    wrong = lambda self, network, *, gradient=True, **rest: _model_init(self, network, **rest)  # noqa: E731
     patch.setattr(Model, "__init__", wrong)
 
 
@@ -225,7 +222,6 @@ class Peeking:
 
     def __getitem__(self, step: int) -> Batch:
         batch: Batch = self.reader[step]
-        assert batch.u is not None
         return batch._replace(u=batch.u * (self.y[batch.u_index] >= 0)[:, None])
 
 
@@ -237,30 +233,58 @@ def labels_leak(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Batches, "__init__", wrong)
 
 
-def everything_optimised(patch: pytest.MonkeyPatch) -> None:
-    def wrong(self: VicinalModule) -> Any:
-        return {"optimizer": self.training_settings.optimizer_for(self.parameters())}
+def teachers_ask(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(nn.Module, "requires_grad_", lambda self, flag: self)
 
-    patch.setattr(VicinalModule, "configure_optimizers", wrong)
+
+def targets_with_a_graph(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Tensor, "detach", lambda self: self)
+
+
+def _optimise_everything(self: VicinalModule) -> Any:
+    return {"optimizer": self.training_settings.optimizer_for(self.parameters())}
 
 
 def _in_probabilities(name: Any, target: Tensor, logits: Tensor) -> Tensor:
     return (target * (target / logits.softmax(dim=1)).log()).sum(dim=1)
 
 
+def _halved(name: Any, target: Tensor, logits: Tensor) -> Tensor:
+    return distance(name, target, logits.detach() + 0.5 * (logits - logits.detach()))
+
+
+def _scaled(name: Any, target: Tensor, logits: Tensor) -> Tensor:
+    value = distance(name, target, logits)
+    return value * value.detach()
+
+
 IDENTITIES = [
     pytest.param(teachers_get_no_gradient, graph_to_the_teacher, id="teacher | with a graph"),
     pytest.param(perturbations_are_constants, graph_through_the_search, id="r | with a graph"),
-    pytest.param(gradients_are_derivatives, patched("methods.ict.distance", lambda name, t, z: distance(name, t, z.detach() + 0.5 * (z - z.detach()))), id="dL/dtheta | halved in ICT"),
-    pytest.param(gradients_are_derivatives, patched("methods.advmixup.distance", lambda name, t, z: distance(name, t, z) * distance(name, t, z).detach()), id="dL/dtheta | a factor held constant in AdvMixup"),
-    pytest.param(vat_targets_are_constants, lambda patch: patch.setattr(Tensor, "detach", lambda self: self), id="VAT's target | with a graph"),
+    pytest.param(gradients_are_derivatives, patched("methods.ict.distance", _halved), id="dL/dtheta | halved in ICT"),
+    pytest.param(
+        gradients_are_derivatives,
+        patched("methods.advmixup.distance", _scaled),
+        id="dL/dtheta | constant factor in AdvMixup",
+    ),
+    pytest.param(vat_targets_are_constants, targets_with_a_graph, id="VAT's target | with a graph"),
     pytest.param(unlabelled_data_moves_the_gradient, reweighted(lambda weight: 0.0), id="unlabelled data | no weight"),
     pytest.param(labels_of_unlabelled_data_are_never_read, labels_leak, id="labels | leak into the inputs"),
-    pytest.param(methods_without_weight_are_supervised, reweighted(lambda weight: max(weight, 1e-3)), id="supervised limit | weight above 0"),
-    pytest.param(the_optimiser_does_not_know_the_teacher, everything_optimised, id="optimiser | takes all parameters"),
-    pytest.param(the_optimiser_does_not_know_the_teacher, lambda patch: patch.setattr(nn.Module, "requires_grad_", lambda self, flag=True: self), id="optimiser | teacher asks for gradients"),
-    pytest.param(every_term_is_finite, patched("methods.advmixup.distance", _in_probabilities), id="finite | KL in probabilities"),
-]  # fmt: skip
+    pytest.param(
+        weightless_methods_are_supervised,
+        reweighted(lambda weight: max(weight, 1e-3)),
+        id="supervised limit | weight above 0",
+    ),
+    pytest.param(
+        optimisers_do_not_know_teachers,
+        patched("training.module.VicinalModule.configure_optimizers", _optimise_everything),
+        id="optimiser | takes all parameters",
+    ),
+    pytest.param(optimisers_do_not_know_teachers, teachers_ask, id="optimiser | teacher asks for gradients"),
+    pytest.param(
+        every_term_is_finite, patched("methods.advmixup.distance", _in_probabilities), id="finite | KL in probabilities"
+    ),
+]
 
 
 @pytest.mark.parametrize(("check", "mutate"), IDENTITIES)
@@ -269,9 +293,7 @@ def test_identity_holds(check: Check, mutate: Mutation, lab: Any) -> None:
 
 
 @pytest.mark.parametrize(("check", "mutate"), IDENTITIES)
-def test_identity_fails_when_mutated(
-    check: Check, mutate: Mutation, lab: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_identity_fails_when_mutated(check: Check, mutate: Mutation, lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     mutate(monkeypatch)
     with pytest.raises(AssertionError):
         check(lab)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +14,6 @@ from torch import Tensor, nn
 from vicinal.errors import InputError
 from vicinal.methods import MeanTeacher
 from vicinal.networks import EVAL, FROZEN_STATS, TRAIN, mlp
-from vicinal.training import teacher as teaching
 from vicinal.training.config import Training
 from vicinal.training.module import VicinalModule
 from vicinal.training.teacher import Teacher, TeacherSettings
@@ -20,7 +21,7 @@ from vicinal.training.teacher import Teacher, TeacherSettings
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
 torch.set_num_threads(1)
-_lerp, _module_step = teaching._lerp, VicinalModule.optimizer_step
+_teacher_init = Teacher.__init__
 
 
 def patched(target: str, value: object) -> Mutation:
@@ -69,9 +70,15 @@ def warm_up_is_the_plain_mean() -> None:
     """(theta'_0 + theta_1 + ... + theta_n) / (n + 1): the initial weights count 1/(n + 1)."""
     student, initial = network(), network(1)
     teacher = Teacher(student, TeacherSettings(), initial)
-    for n in range(1, 12):
-        seen = walk(student, 1, lambda: teacher.update(student)) if n == 1 else [*seen, *walk(student, 1, lambda: teacher.update(student))]
-        torch.testing.assert_close(weights(teacher.network), torch.stack([weights(initial), *seen]).mean(dim=0))
+    averages: list[Tensor] = []
+
+    def follow() -> None:
+        teacher.update(student)
+        averages.append(weights(teacher.network))
+
+    states = torch.stack([weights(initial), *walk(student, 12, follow)])
+    for n, average in enumerate(averages, start=1):
+        torch.testing.assert_close(average, states[: n + 1].mean(dim=0))
 
 
 def a_foreign_start_fades() -> None:
@@ -83,7 +90,7 @@ def a_foreign_start_fades() -> None:
     share = {}
     for k in range(1, 2000):
         teacher.update(student)
-        share[k] = float(teacher.network.weight)  # type: ignore[arg-type]
+        share[k] = float(teacher.network.weight)
     assert [share[k] for k in (1, 10, 999, 1999)] == pytest.approx([1 / 2, 1 / 11, 1e-3, 1e-3 * 0.999**1000], rel=1e-9)
 
 
@@ -123,16 +130,18 @@ def buffers_follow_the_policy() -> None:
         student, initial = network(), network(1)
         initial(torch.randn(7, 3, generator=torch.Generator().manual_seed(8), dtype=torch.float64))
         teacher = Teacher(student, TeacherSettings(buffers=policy), initial)
-        means = [initial[1].running_mean.clone()]  # type: ignore[index]
-        walk(student, 3, lambda: (teacher.update(student), means.append(student[1].running_mean.clone())))  # type: ignore[index, func-returns-value, return-value]  # noqa: B023
-        own = teacher.network[1]  # type: ignore[index]
+        means = [initial[1].running_mean.clone()]
+        for seed in range(3):
+            student(torch.randn(7, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+            teacher.update(student)
+            means.append(student[1].running_mean.clone())
         if policy == "own":
             assert statistics(teacher.network) == statistics(initial)
         elif policy == "copy":
             assert statistics(teacher.network) == statistics(student)
         else:
-            torch.testing.assert_close(own.running_mean, torch.stack(means).mean(dim=0))
-            assert int(own.num_batches_tracked) == 3
+            torch.testing.assert_close(teacher.network[1].running_mean, torch.stack(means).mean(dim=0))
+            assert int(teacher.network[1].num_batches_tracked) == 3
 
 
 def policies_of_the_passes() -> None:
@@ -147,7 +156,7 @@ def it_stands_apart_from_the_student() -> None:
     teacher = Teacher(student, TeacherSettings(decay=0.5))
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     assert {p.data_ptr() for p in student.parameters()}.isdisjoint(p.data_ptr() for p in teacher.parameters())
-    student[0].weight.data += 1  # type: ignore[index, union-attr, operator]
+    student[0].weight.data += 1
     before, books = weights(student), statistics(student)
     teacher.update(student)
     assert torch.equal(weights(student), before)
@@ -162,13 +171,16 @@ def counting_goes_on_after_a_reload() -> None:
     again = Teacher(network(2), TeacherSettings(buffers="average"))
     again.load_state_dict(copy.deepcopy(teacher.state_dict()))
     assert again.updates == 3
-    walk(student, 2, lambda: (teacher.update(student), again.update(student)))  # type: ignore[func-returns-value, return-value]
+    for follower in (teacher, again):
+        walk(copy.deepcopy(student), 2, functools.partial(follower.update, student))
     assert torch.equal(weights(teacher.network), weights(again.network))
 
 
 def it_follows_after_the_optimiser() -> None:
-    """Each of its updates takes the weights that the optimiser has just made, not the ones before (no one-step lag)."""
-    module = VicinalModule(mlp((3,), 2, hidden=(4,)), MeanTeacher(), Training(steps=5), teacher=TeacherSettings(decay=0))
+    """Each update takes the weights that the optimiser has just made, not the ones before (no lag of a step)."""
+    module = VicinalModule(
+        mlp((3,), 2, hidden=(4,)), MeanTeacher(), Training(steps=5), teacher=TeacherSettings(decay=0)
+    )
     optimizer = module.configure_optimizers()["optimizer"]
     assert module.teacher is not None
     for _ in range(3):
@@ -187,12 +199,16 @@ def _wrong_decay(self: Teacher, update: int) -> float:
 def _lagging(self: VicinalModule, *args: object) -> None:
     assert self.teacher is not None
     self.teacher.update(self.student)
-    args[2].step()  # type: ignore[attr-defined]
+    args[2].step()
 
 
 def _sharing(self: Teacher, student: nn.Module, settings: TeacherSettings, initial: nn.Module | None = None) -> None:
     nn.Module.__init__(self)
     self.settings, self.network, self.updates = settings, student, 0
+
+
+def _copying(self: Teacher, student: nn.Module, settings: TeacherSettings, initial: nn.Module | None = None) -> None:
+    _teacher_init(self, student, replace(settings, buffers="copy"), initial)
 
 
 no_warm_up = patched("teacher.Teacher.decay", lambda self, update: self.settings.decay)
@@ -208,23 +224,27 @@ IDENTITIES = [
     pytest.param(a_foreign_start_fades, no_warm_up, id="foreign start | no warm-up"),
     pytest.param(after_the_cap_it_is_exponential, no_warm_up, id="exponential | no warm-up"),
     pytest.param(
-        after_the_cap_it_is_exponential, patched("teacher.Teacher.decay", lambda self, k: 1 - 1 / (k + 1)),
+        after_the_cap_it_is_exponential,
+        patched("teacher.Teacher.decay", lambda self, k: 1 - 1 / (k + 1)),
         id="exponential | no cap",
     ),
     pytest.param(without_decay_it_is_the_student, no_follow, id="decay 0 | does not follow"),
     pytest.param(a_constant_student_has_a_constant_teacher, unnormalised, id="constant | weights do not sum to 1"),
     pytest.param(
-        buffers_follow_the_policy, patched("teacher.TeacherSettings.buffers", "copy"), id="buffers | always copied"
+        buffers_follow_the_policy, patched("teacher.Teacher.__init__", _copying), id="buffers | always copied"
     ),
     pytest.param(
         policies_of_the_passes, patched("teacher.TeacherSettings.policy", TRAIN), id="policies | always training"
     ),
     pytest.param(it_stands_apart_from_the_student, patched("teacher.Teacher.__init__", _sharing), id="apart | no copy"),
     pytest.param(
-        counting_goes_on_after_a_reload, patched("teacher.Teacher.set_extra_state", lambda self, state: None),
+        counting_goes_on_after_a_reload,
+        patched("teacher.Teacher.set_extra_state", lambda self, state: None),
         id="reload | count lost",
     ),
-    pytest.param(it_follows_after_the_optimiser, patched("module.VicinalModule.optimizer_step", _lagging), id="order | lags"),
+    pytest.param(
+        it_follows_after_the_optimiser, patched("module.VicinalModule.optimizer_step", _lagging), id="order | lags"
+    ),
 ]
 
 
@@ -251,7 +271,9 @@ def test_decay_out_of_range_is_refused(decay: float) -> None:
 def test_an_independent_start_is_taken_or_asked_for() -> None:
     settings, training = TeacherSettings(init="independent"), Training(steps=5)
     foreign = mlp((3,), 2, hidden=(4,))
-    module = VicinalModule(mlp((3,), 2, hidden=(4,)), MeanTeacher(), training, teacher=settings, independent=lambda: foreign)
+    module = VicinalModule(
+        mlp((3,), 2, hidden=(4,)), MeanTeacher(), training, teacher=settings, independent=lambda: foreign
+    )
     assert module.teacher is not None
     assert torch.equal(weights(module.teacher.network), weights(foreign))
     with pytest.raises(InputError, match=r"teacher\.init"):

@@ -156,11 +156,13 @@ IDENTITIES = [
     pytest.param(one_number_per_sample, patched("squared_error", _summed), id="reductions | squared error as a sum"),
     pytest.param(brier_scale, patched("squared_error", _summed), id="Brier scale | sum over classes"),
     pytest.param(
-        impossible_classes_dilute_squared_error_only, patched("squared_error", _summed),
+        impossible_classes_dilute_squared_error_only,
+        patched("squared_error", _summed),
         id="impossible classes | sum over classes",
     ),
     pytest.param(
-        impossible_classes_dilute_squared_error_only, patched("kl", _mean_kl),
+        impossible_classes_dilute_squared_error_only,
+        patched("kl", _mean_kl),
         id="impossible classes | KL as a mean over classes",
     ),
     pytest.param(kl_near_uniform, patched("kl", _mean_kl), id="KL near uniform | mean over classes"),

@@ -1,76 +1,77 @@
-"""The commands, one function each: words in, exit code out."""
+"""The commands that run something, one function each: words in, exit code out."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vicinal import recipes as _recipes
-from vicinal.cli.explain import annotated_yaml, method_page, method_table
-from vicinal.cli.parsing import Parser, experiment_parser, read_experiment, split_names
+from vicinal.cli.parsing import ExperimentParser, Parser, one_of, whole
 from vicinal.errors import InputError
-from vicinal.experiment import method_class
-from vicinal.reporting import Table
+
+_USAGE = "COMMAND DATA --method NAME [flags] --output DIR\n       COMMAND --config FILE [flags] --output DIR\n"
 
 
 def fit(words: list[str]) -> int:
     """``vicinal fit``."""
-    words = split_names(words)
-    parser = experiment_parser(
+    parser = ExperimentParser(
         "fit",
         "Train and evaluate one experiment into a run directory.",
         "vicinal fit digits --method advmixup --labels 50 --seed 7 --output runs/a",
-        words,
+        _USAGE + "       COMMAND --resume RUN",
     )
-    parser.add("-o", "--output", type=str, metavar="DIR", help="the run directory: new, or empty")
-    parser.add("--resume", type=str, metavar="RUN", help="go on with an interrupted run; nothing else is given then")
+    parser.add("-o", "--output", metavar="DIR", help="the run directory: new, or empty")
+    parser.add("--resume", metavar="RUN", help="go on with an interrupted run; it knows its settings")
     parser.add("--tensorboard", action="store_true", help="also write TensorBoard logs into the run directory")
     parser.add("--quiet", action="store_true", help="no progress bar")
     given = parser.parse(words)
     if given is None:
         return 0
+    from vicinal.cli.experiments import read_experiment
+    from vicinal.cli.output import figures_table, show
     from vicinal.fitting import fit as run_fit
     from vicinal.runs import Run
 
-    options = {"progress": not given.pop("quiet", False), "tensorboard": given.pop("tensorboard", False)}
-    given.pop("help", None)
-    resume, output = given.pop("resume", None), given.pop("output", None)
-    if resume is not None:
-        if output is not None or any(value is not None for value in given.values()):
-            raise InputError("--resume takes the experiment from the run directory; give no other settings with it")
-        experiment, output = Run.open(resume).experiment, resume
+    options: dict[str, Any] = {"progress": not given.pop("quiet", False), "tensorboard": given.pop("tensorboard", False)}
+    if "resume" in given:
+        output = given.pop("resume")
+        if given:
+            raise InputError("--resume: takes the experiment from the run directory; give nothing else with it")
+        experiment = Run.open(output).experiment
+        options["resume"] = True
     else:
         experiment = read_experiment(given)
-        if output is None:
+        if "output" not in given:
             raise InputError("--output: missing; name a directory for the run, such as --output runs/a")
-        if experiment.recipe:
-            about = _recipes.get(experiment.recipe)
-            print(
-                f"recipe {about.name} ({about.provenance}); --recipe none starts from the bare defaults",
-                file=sys.stderr,
-            )
+        output = given["output"]
+        if experiment.recipe and "config" not in given:
+            from vicinal import recipes
+
+            origin = recipes.get(experiment.recipe).provenance
+            print(f"recipe {experiment.recipe} ({origin}); --recipe none starts from bare defaults", file=sys.stderr)
     try:
-        run = run_fit(experiment, output, resume=resume is not None, command=_command("fit", words), **options)
+        run = run_fit(experiment, output, command=_command("fit", words), **options)
     except KeyboardInterrupt:
-        print(f"\nstopped; go on with: vicinal fit --resume {shlex.quote(str(output))}", file=sys.stderr)
+        print(f"\nstopped; go on with: vicinal fit --resume {shlex.quote(output)}", file=sys.stderr)
         return 130
-    _print(_figures({str(run.path): run.evaluation()}))
+    show(figures_table({str(run.path): run.evaluation()}))
     return 0
 
 
 def evaluate(words: list[str]) -> int:
     """``vicinal evaluate``."""
     parser = Parser(
-        "evaluate", "Measure trained runs again and print their figures side by side.", "vicinal evaluate runs/a runs/b"
+        "evaluate",
+        "Measure trained runs again and print their figures side by side.",
+        "vicinal evaluate runs/a runs/b",
     )
-    parser.add("run", nargs="+", help="run directories")
+    parser.add("run", metavar="RUN", nargs="+", help="a run directory")
     given = parser.parse(words)
     if given is None:
         return 0
+    from vicinal.cli.output import figures_table, show
     from vicinal.fitting import evaluate as measure
     from vicinal.runs import Run
 
@@ -79,7 +80,7 @@ def evaluate(words: list[str]) -> int:
     for run in runs:
         with run.locked():
             found[str(run.path)] = measure(run, command=_command("evaluate", words))
-    _print(_figures(found))
+    show(figures_table(found))
     return 0
 
 
@@ -87,26 +88,23 @@ def predict(words: list[str]) -> int:
     """``vicinal predict``."""
     parser = Parser(
         "predict",
-        "Label new examples with a trained run; writes a CSV with a row for each.",
+        "Label new examples with a trained run: a CSV with name, label and probability\nof each.",
         "vicinal predict runs/a new-images/ --output labels.csv",
     )
-    parser.add("run", help="a run directory")
-    parser.add("input", help="a folder of images, one image, or an .npz file with an array x")
-    parser.add("-o", "--output", type=str, metavar="FILE", help="the CSV file; standard output by default")
-    parser.add("--checkpoint", type=str, metavar="WHICH", help="last (default) or best_validation")
+    parser.add("run", metavar="RUN", help="a run directory")
+    parser.add("input", metavar="INPUT", help="a folder of images, one image, or an .npz file with an array x")
+    parser.add("-o", "--output", metavar="FILE", help="the CSV file (default: standard output)")
+    parser.add("--checkpoint", type=one_of("last", "best_validation"), metavar="WHICH", help="last (default) or best_validation")
     given = parser.parse(words)
     if given is None:
         return 0
-    from vicinal.predicting import predict as run_predict
-    from vicinal.runs import Run, WhichName
+    from vicinal.cli.output import check_writable, write
+    from vicinal.predicting import predict as label
+    from vicinal.runs import Run
 
-    which: WhichName = "last"
-    if given.get("checkpoint") == "best_validation":
-        which = "best_validation"
-    elif given.get("checkpoint") not in (None, "last"):
-        raise InputError(f"--checkpoint: expected last or best_validation, got {given['checkpoint']}")
-    text = run_predict(Run.open(given["run"]), given["input"], which=which)
-    _write(given.get("output"), text)
+    run, output = Run.open(given["run"]), given.get("output")
+    check_writable(output, given["input"])
+    write(output, label(run, given["input"], which=given.get("checkpoint", "last")))
     return 0
 
 
@@ -114,37 +112,41 @@ def benchmark(words: list[str]) -> int:
     """``vicinal benchmark``."""
     parser = Parser(
         "benchmark",
-        "Run every cell of a grid that is not finished yet, then print its table.",
+        "Run every cell of a grid that is not finished yet, then print its table. The\n"
+        "same command goes on where a killed or interrupted grid stopped.",
         "vicinal benchmark results/digits-50/grid.yaml --jobs 2",
-        "A killed or interrupted grid goes on where it stopped when the same command is given again.",
     )
-    parser.add("grid", help="a grid file (YAML)")
-    parser.add("--store", type=str, metavar="DIR", help="folder of the runs, shared by all grids (default: runs)")
-    parser.add("--jobs", type=int, metavar="N", help="runs at a time, each on one thread (default: one per core)")
-    parser.add("--results", type=str, metavar="DIR", help="also write table.md, table.csv and results.json there")
+    parser.add("grid", metavar="GRID", help="a grid file (YAML)")
+    parser.add("--store", metavar="DIR", help="folder of the runs, shared by all grids (default: runs)")
+    parser.add("--jobs", type=whole(1), metavar="N", help="runs at a time, each on one thread (default: one per core)")
+    parser.add("--results", metavar="DIR", help="also write table.md, table.csv and results.json there")
     given = parser.parse(words)
     if given is None:
         return 0
+    from vicinal.cli.output import show, write
     from vicinal.grid import Grid, run_grid
     from vicinal.summary import collect, grid_table
 
     grid = Grid.read(given["grid"])
-    store, jobs = given.get("store", "runs"), given.get("jobs")
-    if jobs is not None and jobs < 1:
-        raise InputError(f"--jobs: expected at least 1, got {jobs}")
-    command = _command("benchmark", words)
-    failed = run_grid(grid, store, jobs=jobs, command=command)
+    store, command = given.get("store", "runs"), _command("benchmark", words)
+    folders = {"--store": store, **({"--results": given["results"]} if "results" in given else {})}
+    for flag, folder in folders.items():
+        if Path(folder).exists() and not Path(folder).is_dir():
+            raise InputError(f"{flag}: {folder} is not a folder; name one, existing or new")
+    failed = run_grid(grid, store, jobs=given.get("jobs"), command=command)
     for path, message in failed.items():
         print(f"vicinal: failed: {path}: {' '.join(message.split())}", file=sys.stderr)
+    if len(failed) == len({cell.experiment.key for cell in grid.cells}):
+        return 1
     results = collect(grid, store, command=command)
-    table = grid_table(results)
-    _print(table)
-    if given.get("results") is not None and not failed:
+    made = grid_table(results)
+    show(made)
+    if "results" in given and not failed:
         folder = Path(given["results"])
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "table.md", table.markdown())
-        _write(folder / "table.csv", table.csv())
-        _write(folder / "results.json", json.dumps(results, indent=1) + "\n")
+        write(folder / "table.md", made.markdown())
+        write(folder / "table.csv", made.csv())
+        write(folder / "results.json", json.dumps(results, indent=1) + "\n")
     return 1 if failed else 0
 
 
@@ -155,142 +157,32 @@ def table(words: list[str]) -> int:
         "Print a grid's table from its finished runs: mean ± std over seeds.",
         "vicinal table results/digits-50/grid.yaml --format markdown",
     )
-    parser.add("grid", help="a grid file (YAML)")
-    parser.add("--store", type=str, metavar="DIR", help="folder of the runs (default: runs)")
-    parser.add("--format", type=str, metavar="FORMAT", help="terminal (default), markdown, csv or json")
-    parser.add("-o", "--output", type=str, metavar="FILE", help="write there instead of printing")
+    parser.add("grid", metavar="GRID", help="a grid file (YAML)")
+    parser.add("--store", metavar="DIR", help="folder of the runs (default: runs)")
+    forms = ("terminal", "markdown", "csv", "json")
+    parser.add("--format", type=one_of(*forms), metavar="FORM", help="terminal (default), markdown, csv or json")
+    parser.add("-o", "--output", metavar="FILE", help="write there instead of printing")
     given = parser.parse(words)
     if given is None:
         return 0
+    from vicinal.cli.output import check_writable, show, write
     from vicinal.grid import Grid
     from vicinal.summary import collect, grid_table
 
+    form, output = given.get("format", "terminal"), given.get("output")
+    if form == "terminal" and output is not None:
+        raise InputError("--format: a file is written as markdown, csv or json; name one with --format")
+    check_writable(output, given["grid"])
     results = collect(Grid.read(given["grid"]), given.get("store", "runs"), command=_command("table", words))
-    made, form = grid_table(results), given.get("format", "terminal")
-    if form == "terminal" and "output" not in given:
-        _print(made)
-        return 0
-    forms = {"markdown": made.markdown, "csv": made.csv, "json": lambda: json.dumps(results, indent=1) + "\n"}
-    if form not in forms:
-        raise InputError(
-            f"--format: expected markdown, csv or json{'' if 'output' in given else ' or terminal'}, got {form}"
-        )
-    _write(given.get("output"), forms[form]())
-    return 0
-
-
-def methods(words: list[str]) -> int:
-    """``vicinal methods``."""
-    parser = Parser(
-        "methods", "List the methods, or explain one with its equations and settings.", "vicinal methods advmixup"
-    )
-    parser.add("method", nargs="?", help="the method to explain")
-    given = parser.parse(words)
-    if given is None:
-        return 0
-    if given.get("method"):
-        print(method_page(given["method"], method_class(given["method"])))
+    made = grid_table(results)
+    if form == "terminal":
+        show(made)
+    elif form == "json":
+        write(output, json.dumps(results, indent=1) + "\n")
     else:
-        _print(method_table())
-    return 0
-
-
-def recipes(words: list[str]) -> int:
-    """``vicinal recipes``."""
-    parser = Parser(
-        "recipes",
-        "List the recipes (experiments that are known to work), show one, or copy one to a file to change it.",
-        "vicinal recipes copy digits/advmixup my-experiment.yaml",
-    )
-    parser.add("action", nargs="?", help="list (default), show NAME or copy NAME FILE")
-    parser.add("name", nargs="?", help="the recipe")
-    parser.add("file", nargs="?", help="where to copy it to")
-    given = parser.parse(words)
-    if given is None:
-        return 0
-    action, name, file = (given.get(key) for key in ("action", "name", "file"))
-    if action in (None, "list"):
-        rows = tuple((r.name, r.provenance, r.about) for r in map(_recipes.get, _recipes.names()))
-        _print(Table("Recipes", ("recipe", "settings from", "what"), rows))
-        return 0
-    if action not in ("show", "copy"):
-        raise InputError(f"recipes: expected list, show or copy, got {action!r}")
-    if name is None or (action == "copy" and file is None):
-        raise InputError(
-            f"recipes {action}: name a recipe{' and a file' if action == 'copy' else ''}; see: vicinal recipes list"
-        )
-    text = annotated_yaml(read_experiment({"recipe": name}))
-    if action == "show":
-        print(text, end="")
-        return 0
-    if Path(str(file)).exists():
-        raise InputError(f"{file}: exists already; choose another name")
-    _write(file, text)
-    return 0
-
-
-def show_config(words: list[str]) -> int:
-    """``vicinal show-config``."""
-    words = split_names(words)
-    parser = experiment_parser(
-        "show-config",
-        "Print the complete experiment that these words mean, every setting with its meaning.",
-        "vicinal show-config digits --method ict --method.weight 20 > experiment.yaml",
-        words,
-    )
-    given = parser.parse(words)
-    if given is None:
-        return 0
-    print(annotated_yaml(read_experiment(given)), end="")
+        write(output, made.markdown() if form == "markdown" else made.csv())
     return 0
 
 
 def _command(name: str, words: list[str]) -> str:
-    return shlex.join(
-        ["vicinal", name, *(word.replace(".name", "") if word.startswith("--") else word for word in words)]
-    )
-
-
-def _figures(found: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Test figures of runs, one a row."""
-
-    def percent(part: Mapping[str, Any] | None, which: str) -> str:
-        value = None if part is None else part["error"][which]
-        return "-" if value is None else f"{100 * value:.2f}"
-
-    rows = []
-    for path, values in found.items():
-        about = values["provenance"]
-        rows.append(
-            (
-                path,
-                about["method"],
-                str(about["labels"]),
-                str(about["seed"]),
-                percent(values["test"], "last"),
-                percent(values["test"], "best_validation"),
-                percent(values["validation"], "last"),
-                values["weights"],
-            )
-        )
-    columns = ("run", "method", "labels", "seed", "test error %", "at best validation", "validation %", "weights")
-    return Table("Figures", columns, tuple(rows))
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=240)  # a pipe has no width; wrapped columns would be of no use to what reads it
-    console.print(table.terminal())
-
-
-def _write(path: str | Path | None, text: str) -> None:
-    if path is None:
-        print(text, end="")
-        return
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot write: {error.strerror}") from error
+    return shlex.join(["vicinal", name, *words])

@@ -1,198 +1,192 @@
-"""Reading command lines: flags from types, one-line errors that name the nearest known flag."""
+"""Reading command lines: a command's own flags, and the settings of an experiment, ``--GROUP.SETTING VALUE``.
+
+Nothing is imported here that takes long, so that help and a mistyped flag are answered at once. What settings there are,
+and of which types, is read off signatures and docstrings by `vicinal.settings` once an experiment is made of them.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
-
-from vicinal import recipes
 from vicinal.errors import InputError, nearest
-from vicinal.experiment import CHOICES, GROUPS, Experiment, merge, read_yaml, settings_target
-from vicinal.settings import Choice, settings_of
 
-_SETTINGS_NOTE = """\
-Every setting of an experiment is a flag, --GROUP.SETTING VALUE, with the groups data, split, augment, network, method,
-teacher and training: --method.weight 20 --training.steps 600. `vicinal show-config`, with the same words,
-prints all of them with their meaning and the values they would have."""
+_WIDTH = 80
+_SETTING = re.compile(r"--([a-z]\w*)\.([a-z]\w*)(?:=(.*))?", re.DOTALL)
 
 
 class Parser:
-    """A command's flags.
+    """A command's flags and arguments.
 
     Args:
         command: its name.
         about: what it does, for the help.
         example: a command line to show.
+        usage: its words in the help, the command left out; made from the flags by default.
         notes: further text below the help.
     """
 
-    def __init__(self, command: str, about: str, example: str, notes: str = "") -> None:
-        self.command = command
-        epilog = f"example:\n  {example}" + (f"\n\n{notes}" if notes else "")
-        self._parser = ArgumentParser(
+    def __init__(self, command: str, about: str, example: str, *, usage: str | None = None, notes: str = "") -> None:
+        self._command = command
+        self._parser = _Argparse(
             prog=f"vicinal {command}",
+            usage=usage and usage.replace("COMMAND", f"vicinal {command}"),
             description=about,
-            epilog=epilog,
-            exit_on_error=False,
+            epilog="\n\n".join(text for text in (f"example:\n  {example}", notes) if text),
             add_help=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            exit_on_error=False,
+            argument_default=argparse.SUPPRESS,
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=24, width=_WIDTH),
         )
-        self.add("-h", "--help", action="store_true", help="show this help and exit")
+        self._parser.add_argument("-h", "--help", action="store_true", help="show this help and exit")
 
     def add(self, *names: str, **options: Any) -> None:
-        """Add a flag or positional argument, as for argparse; flags that are not given stay away from the result."""
-        if names[0].startswith("-"):
-            options.setdefault("default", argparse.SUPPRESS)
+        """Add a flag or argument, as for argparse; what is not given stays away from the result."""
         self._parser.add_argument(*names, **options)
 
     def parse(self, words: Sequence[str]) -> dict[str, Any] | None:
-        """What was given, nested plain values by name; None if the help was asked for and printed.
+        """What was given, by name; None if the help was asked for and printed. Of a flag given twice the last one counts.
 
         Raises:
-            InputError: an unknown flag (the message names the nearest known one) or a value of the wrong type.
+            InputError: an unknown flag (the message names the nearest known one), or a value that a flag does not take.
         """
-        if "-h" in words or "--help" in words:
-            print(self._help())
+        if _asks_for_help(words):
+            print(self._parser.format_help().rstrip())
             return None
         try:
-            given: dict[str, Any] = self._parser.parse_args(list(words)).as_dict()
-        except (argparse.ArgumentError, SystemExit, TypeError, ValueError) as error:
-            raise InputError(self._explain(str(error), words)) from error
-        return given
+            given, rest = self._parser.parse_known_args(list(words))
+        except argparse.ArgumentError as error:
+            name = (error.argument_name or "").split("/")[-1]
+            raise InputError(f"{name}: {error.message}; see: vicinal {self._command} --help") from error
+        unknown = [word for word in rest if word.startswith("-") and word != "--"]
+        if unknown:
+            raise InputError(self._unknown(unknown[0].partition("=")[0]))
+        if rest:
+            raise InputError(f"{rest[0]!r} is one argument too many; see: vicinal {self._command} --help")
+        return vars(given)
+
+    def _unknown(self, flag: str) -> str:
+        return f"unknown flag {flag}; {nearest(flag, self._flags())}"
 
     def _flags(self) -> list[str]:
-        found = [name for action in self._parser._actions for name in action.option_strings if name.startswith("--")]
-        return [re.sub(r"\.name$", "", name) for name in found if not name.endswith("+")]
-
-    def _explain(self, message: str, words: Sequence[str]) -> str:
-        known = self._flags()
-        for word in words:
-            flag = word.partition("=")[0]
-            if (
-                flag.startswith("--")
-                and flag not in known
-                and f"{flag}.name" not in known
-                and not flag.endswith(".name")
-            ):
-                return f"unknown flag {flag}; {nearest(flag, known)}"
-        match = re.search(r'Parser key "([^"]+)":\s*(.*)', message, re.DOTALL)
-        if match:
-            key, problem = match.group(1), " ".join(match.group(2).split())
-            literal = re.search(r"typing\.Literal\[(.*?)\]", problem)
-            value = re.search(r"(?:Got value|Given value): (.*)$", problem)
-            expected = re.search(r"Expected an? <class '(\w+)'>", problem)
-            given = f", got {value.group(1)}" if value else ""
-            if literal:
-                return f"--{key}: expected one of {literal.group(1)}{given}"
-            if expected:
-                return f"--{key}: expected {expected.group(1)}{given}"
-            return f"--{key}: {problem}"
-        if "required" in message:
-            return f"{message.removeprefix('error: ')}; see: vicinal {self.command} --help"
-        return f"{' '.join(message.split()) or 'bad arguments'}; see: vicinal {self.command} --help"
-
-    def _help(self) -> str:
-        return self._parser.format_help().replace(".name NAME", " NAME").strip()
+        return [name for name in self._parser.flags if name.startswith("--")]
 
 
-def experiment_parser(command: str, about: str, example: str, words: Sequence[str]) -> Parser:
-    """The parser of a command that describes an experiment: its flags depend on the data, network and method named.
+class ExperimentParser(Parser):
+    """The flags of a command that takes a whole experiment: ``settings`` of the result are texts, group by group.
 
     Args:
         command: its name.
-        about: what it does.
+        about: what it does, for the help.
         example: a command line to show.
-        words: the command line, looked at for the names alone.
+        usage: its words in the help.
     """
-    parser = Parser(command, about, example, _SETTINGS_NOTE)
-    parser.add(
-        "source",
-        metavar="data",
-        nargs="?",
-        help="digits, two_circles, two_moons, cifar10, ...; a folder, .parquet or .npz file; a hub id",
-    )
-    parser.add("--method.name", type=str, metavar="NAME", help="the method, as `vicinal methods` lists them")
-    parser.add(
-        "--network.name",
-        type=str,
-        metavar="NAME",
-        help="the network: small_cnn, cnn13, mlp, wrn_28_2, an import path, ...",
-    )
-    parser.add("--labels", type=int, metavar="N", help="number of labelled training examples; all there are by default")
-    parser.add("--seed", type=int, metavar="N", help="names every random draw (default: 0)")
-    parser.add("--preprocess", type=str, metavar="NAME", help="preprocessing layer (default: normalise)")
-    parser.add("--recipe", type=str, metavar="NAME", help="start from this recipe; 'none' for the bare defaults")
-    parser.add("--config", type=str, metavar="FILE", help="start from this experiment file; flags win over it")
-    for group, target in _targets(words).items():
-        for setting in settings_of(target):
-            parser.add(f"--{group}.{setting.name}", type=setting.type, help=argparse.SUPPRESS)
-    return parser
+
+    def __init__(self, command: str, about: str, example: str, usage: str) -> None:
+        notes = (
+            "Every setting of an experiment is a flag, --GROUP.SETTING VALUE, with the groups\n"
+            "data, network, method, split, augment, teacher and training, such as\n"
+            "--method.weight 20 --training.steps 600 --network.widths [16,32]. All of them,\n"
+            "with meaning and value: vicinal show-config, with the same words."
+        )
+        super().__init__(command, about, example, usage=usage, notes=notes)
+        self.add("data", nargs="?", help="digits, cifar10, ...; a folder, .parquet or .npz file; a hub id")
+        self.add("--method", metavar="NAME", help="see: vicinal methods")
+        self.add("--network", metavar="NAME", help="small_cnn, cnn13, mlp, ..., or an import path module:Name")
+        self.add("--labels", type=whole(1), metavar="N", help="labelled training examples (default: all there are)")
+        self.add("--seed", type=whole(0), metavar="N", help="names every random draw (default: 0)")
+        self.add("--preprocess", metavar="NAME", help="preprocessing layer (default: normalise)")
+        self.add("--recipe", metavar="NAME", help="start from it; 'none': from bare defaults (default: DATA/METHOD)")
+        self.add("--config", metavar="FILE", help="start from this experiment file; flags win over it")
+
+    def parse(self, words: Sequence[str]) -> dict[str, Any] | None:
+        settings, rest = ({}, list(words)) if _asks_for_help(words) else _take_settings(words)
+        given = super().parse(rest)
+        return given if given is None or not settings else {**given, "settings": settings}
+
+    def _unknown(self, flag: str) -> str:
+        if flag == "--data":
+            return f"unknown flag --data; the data set goes without a flag: vicinal {self._command} digits"
+        tails = [name for name in self._flags() if name.partition(".")[2] == flag.removeprefix("--")]
+        return f"unknown flag {flag}; did you mean {' or '.join(tails)}?" if tails else super()._unknown(flag)
+
+    def _flags(self) -> list[str]:
+        from vicinal.experiment import all_settings
+
+        return [*super()._flags(), *(f"--{group}.{name}" for group, names in all_settings().items() for name in names)]
 
 
-def read_experiment(given: Mapping[str, Any]) -> Experiment:
-    """The experiment that parsed words mean: defaults, then the recipe, then the file, then the flags."""
-    return Experiment.of(_values(given))
+def whole(low: int) -> Callable[[str], int]:
+    """The type of a flag that takes whole numbers from ``low``."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {low}, got {text!r}")
+        return value
+
+    return read
 
 
-def split_names(words: Sequence[str]) -> list[str]:
-    """``--method ict`` as ``--method.name ict``, which leaves ``--method.weight`` room beside it."""
-    spelled = []
-    for word in words:
-        name, equals, value = word.partition("=")
-        spelled.append(f"{name}.name{equals}{value}" if name in ("--method", "--network") else word)
-    return spelled
+def one_of(*names: str) -> Callable[[str], str]:
+    """The type of a flag that takes one of some names."""
+
+    def read(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"expected {', '.join(names[:-1])} or {names[-1]}, got {text!r}")
+        return text
+
+    return read
 
 
-def _values(given: Mapping[str, Any]) -> dict[str, Any]:
-    base = read_yaml(given["config"]) if given.get("config") else {}
-    if base and "recipe" not in base:
-        base["recipe"] = "none"
-    keys = (*CHOICES, *GROUPS, "labels", "seed", "preprocess", "recipe")
-    over = {key: given[key] for key in keys if given.get(key) is not None}
-    if given.get("source") is not None:
-        over["data"] = {"name": given["source"], **over.get("data", {})}
-    return merge(base, over)
+class _Argparse(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see: {self.prog} --help")
+
+    @property
+    def flags(self) -> list[str]:
+        return list(self._option_string_actions)
 
 
-def _targets(words: Sequence[str]) -> dict[str, Any]:
-    """What the settings of each group are read off, given the names on the command line."""
-    scout = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--method.name", "--network.name", "--recipe", "--config"):
-        scout.add_argument(name)
+def _asks_for_help(words: Sequence[str]) -> bool:
+    before = words[: words.index("--")] if "--" in words else words
+    return "-h" in before or "--help" in before
+
+
+def _take_settings(words: Sequence[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Settings by group, and the other words. A negative number is a value, another word with a dash is a flag."""
+    settings: dict[str, dict[str, str]] = {}
+    rest: list[str] = []
+    left = iter(range(len(words)))
+    for i in left:
+        found = _SETTING.fullmatch(words[i])
+        if words[i] == "--":
+            rest += words[i:]
+            break
+        if found is None:
+            rest.append(words[i])
+            continue
+        group, name, value = found.groups()
+        if value is None:
+            following = words[i + 1] if i + 1 < len(words) else "--"
+            if following.startswith("-") and not _is_number(following):
+                raise InputError(f"--{group}.{name}: expected a value, such as --{group}.{name}=VALUE")
+            value = following
+            next(left, None)
+        settings.setdefault(group, {})[name] = value
+    return settings, rest
+
+
+def _is_number(text: str) -> bool:
     try:
-        found, rest = scout.parse_known_args(list(words))
-    except (argparse.ArgumentError, SystemExit):
-        return dict(GROUPS)
-    given = {
-        "config": found.config,
-        "recipe": found.recipe,
-        "source": _positional(rest),
-        "method": {"name": vars(found)["method.name"]} if vars(found)["method.name"] else None,
-        "network": {"name": vars(found)["network.name"]} if vars(found)["network.name"] else None,
-    }
-    values = _values(given)
-    names = {key: Choice.of(key, values[key]).name for key in CHOICES if key in values}
-    recipe = values.get("recipe") or f"{names.get('data')}/{names.get('method')}"
-    if recipe in recipes.names():
-        for key in CHOICES:
-            if key in recipes.load(recipe):
-                names.setdefault(key, Choice.of(key, recipes.load(recipe)[key]).name)
-    names.setdefault("network", "auto")
-    return {**{key: settings_target(key, name) for key, name in names.items()}, **GROUPS}
+        float(text)
+    except ValueError:
+        return False
+    return True
 
-
-def _positional(words: Sequence[str]) -> str | None:
-    """The first word that is neither a flag nor a flag's value."""
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif word.startswith("-"):
-            skip = "=" not in word and word not in ("--quiet", "--tensorboard", "-h", "--help")
-        else:
-            return word
-    return None

@@ -47,7 +47,13 @@ def digits(*, test_size: int = 597, split_seed: int = 0) -> Dataset:
 
 
 def two_circles(
-    *, n: int = 1000, ratio: float = 0.5, noise: float = 0.1, test_size: int = 1000, data_seed: int = 0
+    *,
+    n: int = 1000,
+    ratio: float = 0.5,
+    noise: float = 0.1,
+    test_noise: float | None = None,
+    test_size: int = 1000,
+    data_seed: int = 0,
 ) -> Dataset:
     """Two concentric circles in the plane, one class each; the outer one has radius 1.
 
@@ -55,14 +61,16 @@ def two_circles(
         n: number of training points, half of them on each circle, at least 2.
         ratio: radius of the inner circle, in (0,1).
         noise: standard deviation of the Gaussian noise on both coordinates, at least 0.
-        test_size: number of test points, drawn alike, at least 2.
+        test_noise: that of the test points; None means ``noise``. With 0 the test part is the circles themselves, as
+            `circle_rings` gives them: ``test_size // 2`` evenly spaced points on each.
+        test_size: number of test points, at least 2.
         data_seed: seed of the points; independent of the experiment's seed.
 
     Raises:
         InputError: a setting is out of range.
 
-    >>> data = two_circles(noise=0.0)
-    >>> sorted({round(radius, 4) for radius in data.train.x.norm(dim=1).tolist()})
+    >>> data = two_circles(test_noise=0.0)
+    >>> sorted({round(radius, 4) for radius in data.test.x.norm(dim=1).tolist()})
     [0.5, 1.0]
     """
     _check_ratio(ratio)
@@ -70,7 +78,17 @@ def two_circles(
     def curve(t: Tensor, y: Tensor) -> Tensor:
         return _ring_points(2 * math.pi * t, y, ratio)
 
-    return _planar("two_circles", curve, ("outer", "inner"), (n, test_size), noise, data_seed, ratio=ratio)
+    check("test_size", test_size, low=2)
+    if test_noise is None:
+        test_noise = noise
+        rings = None
+    else:
+        check("test_noise", test_noise, low=0)
+        rings = circle_rings(test_size // 2, ratio) if test_noise == 0 else None
+    return _planar(
+        "two_circles", curve, ("outer", "inner"), (n, test_size), (noise, test_noise), data_seed, rings,
+        ratio=ratio, test_noise=test_noise,
+    )
 
 
 def two_moons(*, n: int = 1000, noise: float = 0.1, test_size: int = 1000, data_seed: int = 0) -> Dataset:
@@ -92,7 +110,7 @@ def two_moons(*, n: int = 1000, noise: float = 0.1, test_size: int = 1000, data_
         upper = torch.stack([torch.cos(math.pi * t), torch.sin(math.pi * t)], dim=1)
         return torch.where(y[:, None] == 0, upper, torch.tensor([1.0, 0.5]) - upper)
 
-    return _planar("two_moons", curve, ("upper", "lower"), (n, test_size), noise, data_seed)
+    return _planar("two_moons", curve, ("upper", "lower"), (n, test_size), (noise, noise), data_seed)
 
 
 def circle_rings(n: int, ratio: float = 0.5) -> tuple[Tensor, Tensor]:
@@ -131,8 +149,9 @@ def _planar(
     curve: Callable[[Tensor, Tensor], Tensor],
     classes: tuple[str, str],
     sizes: tuple[int, int],
-    noise: float,
+    noises: tuple[float, float],
     data_seed: int,
+    test: tuple[Tensor, Tensor] | None = None,
     **shape: float,
 ) -> Dataset:
     """Training and test points drawn uniformly along two curves, with Gaussian noise.
@@ -142,21 +161,24 @@ def _planar(
         curve: points (N, 2) for positions (N,) in [0,1) and classes (N,).
         classes: names of the two classes.
         sizes: numbers of training and test points.
-        noise: standard deviation of the noise.
+        noises: standard deviations of the noise in the two parts.
         data_seed: seed of the draws; the two parts have streams of their own, so neither depends on the other's size.
+        test: points and classes of the test part, where they are not drawn.
         shape: settings of the curve, for provenance.
     """
     n, test_size = sizes
     check("n", n, low=2)
     check("test_size", test_size, low=2)
-    check("noise", noise, low=0)
+    check("noise", noises[0], low=0)
     parts = []
-    for part, size in (("train", n), ("test", test_size)):
+    for part, size, noise in (("train", n, noises[0]), ("test", test_size, noises[1])):
         draw = generator(data_seed, f"{name}-{part}")
         y = torch.arange(size) % 2
         x = curve(torch.rand(size, generator=draw), y) + noise * torch.randn(size, 2, generator=draw)
         parts.append(Examples(x, y))
-    source = {"data": name, "n": n, "test_size": test_size, "noise": noise, "data_seed": data_seed, **shape}
+    if test is not None:
+        parts[1] = Examples(*test)
+    source = {"data": name, "n": n, "test_size": test_size, "noise": noises[0], "data_seed": data_seed, **shape}
     return _dataset(name, parts[0], parts[1], classes, source)
 
 

@@ -19,6 +19,7 @@ from vicinal.vicinity import (
     cross_entropy,
     distance,
     draw_mixing,
+    full_precision,
     mix,
 )
 
@@ -133,7 +134,7 @@ class AdvMixup(Method):
         policy = PassPolicy(update_stats=False, fp32=True)
         name = self.inner_distance or self.distance
         direction = adversarial_direction(
-            lambda v: distance(name, q.float(), step.student(v, policy, space=self.space)),
+            lambda v: distance(name, full_precision(q), step.student(v, policy, space=self.space)),
             u,
             xi=self.xi,
             iterations=self.iterations,

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from vicinal.errors import InputError
 from vicinal.methods.base import Cost, Method, Needs, SpaceName, Step, Term
 from vicinal.networks import PassPolicy
 from vicinal.settings import check
@@ -16,6 +17,7 @@ from vicinal.vicinity import (
     adversarial_direction,
     cross_entropy,
     entropy,
+    full_precision,
     gauss_newton_direction,
     kl,
 )
@@ -66,6 +68,8 @@ class VAT(Method):
             check(name, getattr(self, name), low=0)
         check("xi", self.xi, above=0)
         check("iterations", self.iterations, low=1)
+        if self.search == "gauss_newton" and self.masks == "fresh":
+            raise InputError("search 'gauss_newton' is a second-order step and needs masks 'shared', got 'fresh'")
 
     @property
     def regime(self) -> Regime:
@@ -73,7 +77,7 @@ class VAT(Method):
 
     def passes(self) -> Cost:
         return self.cost._replace(
-            F=2 + self.iterations, X=self.iterations, B=self.cost.B if self.entropy_weight == 0 else 2
+            F=2 + self.iterations, X=self.iterations, B=1 if self.entropy_weight == 0 else 2
         )
 
     def loss(self, step: Step) -> dict[str, Term]:
@@ -100,7 +104,7 @@ class VAT(Method):
                 lambda v: step.student(v, policy, space=self.space), u, iterations=self.iterations, generator=draws
             )
         return adversarial_direction(
-            lambda v: kl(target.float(), step.student(v, policy, space=self.space)),
+            lambda v: kl(full_precision(target), step.student(v, policy, space=self.space)),
             u,
             xi=self.xi,
             iterations=self.iterations,

@@ -65,9 +65,11 @@ def load(name: str) -> dict[str, Any]:
 
 
 def _join(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """``own`` laid over ``shared``, group by group; a choice of another name drops the settings of the old one."""
     joined = dict(shared)
     for key, value in own.items():
-        joined[key] = (
-            {**joined[key], **value} if isinstance(value, dict) and isinstance(joined.get(key), dict) else value
-        )
+        old = joined.get(key)
+        if isinstance(value, dict) and isinstance(old, dict) and value.get("name", old.get("name")) == old.get("name"):
+            value = {**old, **value}
+        joined[key] = value
     return joined

@@ -1,4 +1,4 @@
-"""How a network is trained. `vicinal.training.module` holds the LightningModule; it is imported when training starts."""
+"""How a network is trained. The LightningModule is in `vicinal.training.module`, imported when training starts."""
 
 from vicinal.training.config import PrecisionName, Training
 from vicinal.training.teacher import Teacher, TeacherSettings

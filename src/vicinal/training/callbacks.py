@@ -1,10 +1,9 @@
-"""What watches a training: checkpoints to resume from, the metrics file, the progress bar."""
+"""What keeps a training: checkpoints to resume from, and the metrics file. The progress bar is in `progress`."""
 
 from __future__ import annotations
 
 import csv
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,17 +12,31 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vicinal.errors import InputError
+from vicinal.training.progress import ProgressBar, Rate
+
+__all__ = ["Checkpoints", "Interrupted", "MetricsFile", "ProgressBar", "Stopped"]
+
+_LAST, _BEST = "last.ckpt", "best.ckpt"
+_VALIDATION = ("validation_error", "validation_error_student", "validation_error_teacher")
 
 
 class Interrupted(KeyboardInterrupt):
     """Training was stopped by a signal, after its state was saved."""
 
 
+class Stopped(Exception):  # noqa: N818
+    """A signal asked for the end of training and the state is saved; `vicinal.training.engine` makes it `Interrupted`.
+
+    It is no KeyboardInterrupt, because Lightning answers one by ending the process.
+    """
+
+
 class Checkpoints(Callback):
     """Saves ``last.ckpt`` every so often and ``best.ckpt`` (weights alone) at each new lowest validation error.
 
-    State is saved between steps only, after the teacher's update and after the validation that falls on the step, so a run
-    resumed from it goes on exactly as the uninterrupted one. SIGINT and SIGTERM save before they stop.
+    State is saved between steps only, after the teacher's update and after the validation that falls on the step, so a
+    run resumed from it goes on exactly as the uninterrupted one. SIGINT and SIGTERM save before they stop; a second
+    signal stops at once. Must be the last callback: what others do at a step belongs to its checkpoint.
 
     Args:
         folder: where the checkpoints go.
@@ -38,14 +51,16 @@ class Checkpoints(Callback):
         self.best_error: float | None = None
         self.best_step: int | None = None
         self.seconds = 0.0
-        self._started = 0.0
+        self._started: float | None = None
+        self._saved_at: int | None = None
         self._stopping = False
+        self._distributed = False
         self._handlers: dict[int, Any] = {}
 
     @property
     def elapsed(self) -> float:
         """Seconds of training so far, over all resumed parts."""
-        return self.seconds + (time.perf_counter() - self._started if self._started else 0.0)
+        return self.seconds + (0.0 if self._started is None else time.perf_counter() - self._started)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_error": self.best_error, "best_step": self.best_step, "seconds": self.elapsed}
@@ -56,12 +71,17 @@ class Checkpoints(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
+        self._distributed = trainer.world_size > 1
+        if trainer.is_global_zero:
+            for name in (_LAST, _BEST):  # what a kill in the middle of a save left
+                self._partial(name).unlink(missing_ok=True)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._stop)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
+        if self._saved_at != trainer.global_step:
+            self._save_last(trainer)
         self._leave()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -75,32 +95,49 @@ class Checkpoints(Callback):
         error = float(trainer.callback_metrics["validation_error"])
         if self.best_error is None or error < self.best_error:
             self.best_error, self.best_step = error, trainer.global_step
-            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
+            self._save(trainer, _BEST, weights_only=True)
         self._boundary(trainer)
 
     def _boundary(self, trainer: Trainer) -> None:
-        if self._stopping or trainer.global_step % self.every == 0:
-            self._save(trainer)
-        if self._stopping:
-            raise Interrupted
+        stopping = self._stopping
+        if self._distributed:
+            # Signals reach the processes at different steps, and saving needs all of them.
+            stopping = trainer.strategy.reduce_boolean_decision(stopping, all=False)
+        if stopping or trainer.global_step % self.every == 0:
+            self._save_last(trainer)
+        if stopping:
+            raise Stopped
 
-    def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.folder / "last.ckpt")
+    def _save_last(self, trainer: Trainer) -> None:
+        self._save(trainer, _LAST, weights_only=False)
+        self._saved_at = trainer.global_step
+
+    def _save(self, trainer: Trainer, name: str, *, weights_only: bool) -> None:
+        # Lightning copies its temporary file where that lies on another file system: a kill would leave a part of it.
+        partial = self._partial(name)
+        trainer.save_checkpoint(partial, weights_only=weights_only)
+        if trainer.is_global_zero:
+            partial.replace(self.folder / name)
+
+    def _partial(self, name: str) -> Path:
+        return self.folder / f".{name}.partial"
 
     def _stop(self, number: int, frame: object) -> None:
-        if self._stopping:
+        if self._stopping and not self._distributed:
             raise KeyboardInterrupt
         self._stopping = True
 
     def _leave(self) -> None:
-        self.seconds, self._started = self.elapsed, 0.0
+        self.seconds, self._started = self.elapsed, None
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
 
 
 class MetricsFile(Callback):
-    """Appends a row to a CSV file every ``log_every`` steps and at each validation; a resumed run drops rows it redoes.
+    """Appends a row to a CSV file at each step that the module logs and at each validation.
+
+    A resumed run drops the rows of steps that it does again, and a last row that a kill cut off.
 
     Args:
         path: the file.
@@ -109,120 +146,43 @@ class MetricsFile(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._columns: list[str] = []
-        self._clock = (0, 0.0)
-        self._count = 0
+        self._rate = Rate()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._clock = (trainer.global_step, time.perf_counter())
-        settings: Any = pl_module.training_settings
-        self._count = settings.batch_labelled + (settings.batch_unlabelled if pl_module.method.needs.views else 0)  # type: ignore[union-attr]
-        if self.path.exists() and trainer.is_global_zero:
-            try:
-                with self.path.open(newline="", encoding="utf-8") as file:
-                    rows = list(csv.DictReader(file))
-                kept = [row for row in rows if int(row["step"]) <= trainer.global_step]
-            except (KeyError, ValueError, TypeError) as error:
-                raise InputError(f"{self.path}: not a metrics file of this library; move it away") from error
-            if rows:
-                self._columns = list(rows[0])
-                with self.path.open("w", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, self._columns)
-                    writer.writeheader()
-                    writer.writerows(kept)
+        self._rate.start(trainer, pl_module)
+        if not trainer.is_global_zero or not self.path.exists():
+            return
+        try:
+            header, *rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+            kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) <= trainer.global_step]
+        except ValueError as error:
+            raise InputError(f"{self.path}: not a metrics file of this library; move it away") from error
+        if not kept:
+            self.path.unlink()
+            return
+        self._columns = next(csv.reader([header]))
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        partial.write_text("".join([header, *kept]), encoding="utf-8")
+        partial.replace(self.path)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
         if pl_module.logged:
-            step, now = trainer.global_step, time.perf_counter()
-            since, then = self._clock
-            rate = self._count * (step - since) / (now - then)
-            self._clock = (step, now)
-            learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
-            self._append(trainer, pl_module, {**pl_module.logged, "learning_rate": learning_rate, "images_per_second": round(rate, 1)})
-            for logger in trainer.loggers:
-                logger.log_metrics({**pl_module.logged, "learning_rate": learning_rate}, step=step)
-            pl_module.logged = {}
+            rate = self._rate.since_last(trainer.global_step)
+            self._append(trainer, {**pl_module.logged, "images_per_second": round(rate, 1)})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._append(trainer, pl_module, {name: float(value) for name, value in trainer.callback_metrics.items()})
+        metrics = trainer.callback_metrics
+        self._append(trainer, {name: float(metrics[name]) for name in _VALIDATION if name in metrics})
 
-    def _append(self, trainer: Trainer, pl_module: Any, values: dict[str, float]) -> None:
+    def _append(self, trainer: Trainer, values: dict[str, float]) -> None:
         if not trainer.is_global_zero:
             return
         new = not self._columns
         if new:
-            validation = ["validation_error", "validation_error_student", "validation_error_teacher"]
-            self._columns = ["step", *values, *(name for name in validation if name not in values)]
+            self._columns = ["step", *values, *(name for name in _VALIDATION if name not in values)]
+        # One write for each row, and nothing is kept open: a killed run leaves whole rows.
         with self.path.open("w" if new else "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns)
+            writer = csv.DictWriter(file, self._columns, extrasaction="ignore", lineterminator="\n")
             if new:
                 writer.writeheader()
-            writer.writerow({"step": trainer.global_step, **{name: values[name] for name in values if name in self._columns}})
-
-
-class ProgressBar(Callback):
-    """Steps done, loss terms, validation error, images per second and time left; plain lines where there is no terminal.
-
-    Args:
-        title: what is trained.
-        steps: number of steps.
-    """
-
-    def __init__(self, title: str, steps: int) -> None:
-        self.title = title
-        self.steps = steps
-        self._bar: Any = None
-        self._task: Any = None
-        self._text = ""
-        self._validation = ""
-        self._clock = (0, 0.0)
-        self._printed = 0.0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self._clock = (trainer.global_step, time.perf_counter())
-        self._printed = time.perf_counter()
-        console = Console(stderr=True)
-        if trainer.is_global_zero and console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=console)
-            self._bar.start()
-            self._task = self._bar.add_task(self.title, total=self.steps, completed=trainer.global_step, text="")
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
-        if pl_module.logged:
-            self._text = self._describe(trainer, pl_module)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=trainer.global_step, text=self._text)
-        elif trainer.is_global_zero and time.perf_counter() - self._printed > 10:
-            self._printed = time.perf_counter()
-            print(f"{self.title}: step {trainer.global_step} of {self.steps}, {self._text}", file=sys.stderr, flush=True)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        accuracy = 1 - float(trainer.callback_metrics["validation_error"])
-        self._validation = f" validation accuracy {accuracy:.1%}"
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._close()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._close()
-
-    def _describe(self, trainer: Trainer, pl_module: Any) -> str:
-        logged, settings = pl_module.logged, pl_module.training_settings
-        terms = " ".join(f"{name} {value:.3g}" for name, value in logged.items() if not name.endswith("_weight"))
-        count = settings.batch_labelled + (settings.batch_unlabelled if pl_module.method.needs.views else 0)
-        since, then = self._clock
-        now = time.perf_counter()
-        rate = count * (trainer.global_step - since) / max(now - then, 1e-9)
-        self._clock = (trainer.global_step, now)
-        return f"{terms}{self._validation} {rate:.0f} img/s"
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+            writer.writerow({"step": trainer.global_step, **values})

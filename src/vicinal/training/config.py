@@ -37,8 +37,8 @@ class Training:
         channels_last: memory layout of images; the same numbers up to rounding, faster convolutions.
         compile: compile the network with torch.compile (pays on a GPU, not for training on a CPU).
         threads: CPU threads; None leaves the choice to PyTorch. Small networks are fastest with 1.
-        tune_allocator: keep freed memory in the process instead of returning it to the system (GNU C library; saves page
-            faults, up to 2.4 times on large activations, for more resident memory).
+        tune_allocator: keep freed memory in the process instead of returning it to the system (GNU C library; saves
+            page faults, up to 2.4 times on large activations, for more resident memory).
         device: "cpu", "cuda", "mps", or "auto" for the best there is.
         devices: number of processes, each with its own device; batches are shared out among them.
         workers: processes that decode data which does not fit in memory.
@@ -72,7 +72,8 @@ class Training:
     log_every: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_labelled", "batch_unlabelled", "devices", "validate_every", "checkpoint_every", "log_every"):
+        sizes = ("steps", "batch_labelled", "batch_unlabelled", "devices")
+        for name in (*sizes, "validate_every", "checkpoint_every", "log_every"):
             check(name, getattr(self, name), low=1)
         check("learning_rate", self.learning_rate, above=0)
         for name in ("momentum", "beta2"):
@@ -90,7 +91,10 @@ class Training:
         """The optimiser over these parameters."""
         if self.optimizer == "sgd":
             return torch.optim.SGD(
-                parameters, self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay,
+                parameters,
+                self.learning_rate,
+                momentum=self.momentum,
+                weight_decay=self.weight_decay,
                 nesterov=self.nesterov and self.momentum > 0,
             )
         return torch.optim.Adam(

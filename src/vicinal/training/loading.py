@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from vicinal import machine
 from vicinal.data import Batches, Dataset, SplitIndices, eval_batches
 from vicinal.training.config import Training
 
@@ -15,7 +17,7 @@ EVALUATION_BATCH = 500
 
 
 class _Train(Batches):
-    """Batches that tell Lightning they can be resumed: they start at the trainer's step, so there is nothing to save."""
+    """Batches that Lightning may resume: they start at the trainer's step, so there is nothing to save."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -47,7 +49,9 @@ class TrainingData(LightningDataModule):
         unlabelled: whether the method uses unlabelled examples.
     """
 
-    def __init__(self, dataset: Dataset, split: SplitIndices, training: Training, *, seed: int, unlabelled: bool) -> None:
+    def __init__(
+        self, dataset: Dataset, split: SplitIndices, training: Training, *, seed: int, unlabelled: bool
+    ) -> None:
         super().__init__()
         self.dataset = dataset
         self.split = split
@@ -56,8 +60,15 @@ class TrainingData(LightningDataModule):
         self.unlabelled = unlabelled
         self.validation = split.validation_examples(dataset)
 
+    def setup(self, stage: str) -> None:
+        """Settings of the process: a spawned one does not inherit them."""
+        if self.settings.threads is not None:
+            torch.set_num_threads(self.settings.threads)
+        if self.settings.tune_allocator:
+            machine.tune_allocator()
+
     @property
-    def device(self) -> Any:
+    def device(self) -> torch.device:
         """Where this process trains."""
         assert self.trainer is not None
         return self.trainer.strategy.root_device
@@ -66,10 +77,18 @@ class TrainingData(LightningDataModule):
         """Batches from the trainer's step on."""
         assert self.trainer is not None
         return _Train(
-            self.dataset.train, self.split, labelled_batch=self.settings.batch_labelled,
-            unlabelled_batch=self.settings.batch_unlabelled, seed=self.seed, steps=self.settings.steps,
-            start=self.trainer.global_step, unlabelled=self.unlabelled, device=self.device,
-            rank=self.trainer.global_rank, world=self.trainer.world_size, workers=self.settings.workers,
+            self.dataset.train,
+            self.split,
+            labelled_batch=self.settings.batch_labelled,
+            unlabelled_batch=self.settings.batch_unlabelled,
+            seed=self.seed,
+            steps=self.settings.steps,
+            start=self.trainer.global_step,
+            unlabelled=self.unlabelled,
+            device=self.device,
+            rank=self.trainer.global_rank,
+            world=self.trainer.world_size,
+            workers=self.settings.workers,
         )
 
     def val_dataloader(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from vicinal.data import Augment, Batch, as_float, views
 from vicinal.errors import InputError
-from vicinal.methods import Method, Step
+from vicinal.methods import Method, Step, Term
 from vicinal.networks import Classifier
 from vicinal.randomness import generator, seed_of
 from vicinal.schedules import Progress, decay
@@ -30,20 +31,33 @@ class VicinalModule(LightningModule):
         teacher: how the teacher follows, if the method needs one.
         seed: names every draw: views, mixing, adversaries, dropout.
         about: plain values that every checkpoint carries (shape, classes).
-        independent: builds a network of the same structure from another initialisation, for ``teacher.init="independent"``.
+        independent: builds a network of the same structure from another initialisation, for
+            ``teacher.init="independent"``.
+
+    Attributes:
+        logged: loss, terms, weights and learning rate of the step that was just done, as floats; empty at the steps
+            that are not logged. The trainer's loggers get them too.
+
+    Raises:
+        InputError: the network lacks what the method needs, or nothing builds an independent teacher.
     """
 
     def __init__(
-        self, network: Classifier, method: Method, training: Training, *, augment: Augment | None = None,
-        teacher: TeacherSettings | None = None, seed: int = 0, independent: Callable[[], nn.Module] | None = None,
+        self,
+        network: Classifier,
+        method: Method,
+        training: Training,
+        *,
+        augment: Augment | None = None,
+        teacher: TeacherSettings | None = None,
+        seed: int = 0,
+        independent: Callable[[], nn.Module] | None = None,
         about: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if method.needs.features and network.feature_dim is None:
             raise InputError("network: the method needs pooled features, which this network does not offer")
-        if training.channels_last:
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.student = network
+        self.student = _laid_out(network, training)
         self.method = method
         self.training_settings = training
         self.augment = augment or Augment()
@@ -55,10 +69,18 @@ class VicinalModule(LightningModule):
             if settings.init == "independent":
                 if independent is None:
                     raise InputError("teacher.init: 'independent' needs a way to build another network")
-                initial = independent()
+                initial = _laid_out(independent(), training)
             self.teacher = Teacher(network, settings, initial)
         self.about = about or {}
         self.logged: dict[str, float] = {}
+        self._wrong: dict[str, Tensor] = {}
+
+    def setup(self, stage: str) -> None:
+        """Compile the networks, in the process that trains them."""
+        if self.training_settings.compile:
+            self.student.compile()
+            if self.teacher is not None:
+                self.teacher.network.compile()
 
     @property
     def evaluated(self) -> nn.Module:
@@ -100,15 +122,24 @@ class VicinalModule(LightningModule):
         torch.manual_seed(seed_of(step.seed, "network", batch.step))
         terms = self.method.loss(step)
         loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()
+        self.logged = {}
         if batch.step % self.training_settings.log_every == 0 or batch.step == self.training_settings.steps - 1:
-            self.logged = {"loss": float(loss)}
-            for name, term in terms.items():
-                self.logged |= {name: float(term.value), f"{name}_weight": term.weight}
-            if not all(torch.isfinite(torch.tensor(value)) for value in self.logged.values()):
-                raise InputError(
-                    f"training: the loss is not finite at step {batch.step} ({self.logged}); lower the learning rate or the weights"
-                )
+            self._log_terms(batch.step, loss, terms)
         return loss
+
+    def _log_terms(self, step: int, loss: Tensor, terms: dict[str, Term]) -> None:
+        self.logged = {"loss": loss.item()}
+        for name, term in terms.items():
+            self.logged |= {name: term.value.item(), f"{name}_weight": float(term.weight)}
+        if not all(map(math.isfinite, self.logged.values())):
+            shown = ", ".join(f"{name} {value:.3g}" for name, value in self.logged.items())
+            raise InputError(
+                f"training: the loss is not finite at step {step} ({shown}); lower the learning rate or the weights"
+            )
+        if self._trainer is not None:
+            self.logged["learning_rate"] = float(self._trainer.optimizers[0].param_groups[0]["lr"])
+            for logger in self._trainer.loggers:
+                logger.log_metrics(self.logged, step=step + 1)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The optimiser's step, then the teacher's: before any callback can save one without the other."""
@@ -116,15 +147,35 @@ class VicinalModule(LightningModule):
         if self.teacher is not None:
             self.teacher.update(self.student)
 
+    def on_validation_epoch_start(self) -> None:
+        """Count anew; the processes of a distributed training measure the same running statistics."""
+        self._wrong = {}
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Error of the student and, where there is one, of the teacher; ``validation_error`` is that of `evaluated`."""
+        """Count the errors of the student and, where there is one, of the teacher."""
         x, y = batch
         x = self._layout(as_float(x))
-        errors = {"validation_error_student": _errors(self.student, x, y)}
+        networks: dict[str, nn.Module] = {"student": self.student}
         if self.teacher is not None:
-            errors["validation_error_teacher"] = _errors(self.teacher.network, x, y)
-        errors["validation_error"] = list(errors.values())[-1]
-        self.log_dict(errors, batch_size=len(y), sync_dist=True)
+            networks["teacher"] = self.teacher.network
+        for name, network in networks.items():
+            wrong = (network(x).argmax(dim=1) != y).sum()
+            counts = torch.stack([wrong, torch.full_like(wrong, len(y))])
+            self._wrong[name] = self._wrong[name] + counts if name in self._wrong else counts
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the shares of errors; ``validation_error`` is that of `evaluated`.
+
+        From whole counts: a mean of batch means is rounded, and its rounding would decide between equal errors.
+        """
+        errors = {}
+        for name, counts in self._wrong.items():
+            wrong, n = cast(Tensor, self.trainer.strategy.reduce(counts, reduce_op="sum")).tolist()
+            errors[f"validation_error_{name}"] = errors["validation_error"] = wrong / n
+        self.log_dict(errors, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put ``about`` beside the weights."""
@@ -141,8 +192,8 @@ class VicinalModule(LightningModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move what is not there yet; resident batches already lie on the device."""
-        moved = (part.to(device, non_blocking=True) if isinstance(part, Tensor) else part for part in batch)
-        return Batch(*moved) if isinstance(batch, Batch) else tuple(moved)
+        moved = [part.to(device, non_blocking=True) if isinstance(part, Tensor) else part for part in batch]
+        return Batch._make(moved) if isinstance(batch, Batch) else tuple(moved)
 
     def _layout(self, x: Tensor) -> Tensor:
         if self.training_settings.channels_last and x.dim() == 4:
@@ -150,5 +201,5 @@ class VicinalModule(LightningModule):
         return x
 
 
-def _errors(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return (network(x).argmax(dim=1) != y).float().mean()
+def _laid_out(network: Any, training: Training) -> Any:
+    return network.to(memory_format=torch.channels_last) if training.channels_last else network

@@ -23,7 +23,8 @@ class TeacherSettings:
             AdvMixup), which is the plain mean of all states so far until the cap.
         buffers: batch norm statistics. "own": the teacher gathers them from its own training-mode passes (published);
             "copy": the student's; "average": averaged like the parameters.
-        mode: mode of the teacher's passes while it teaches: "train" (published: batch statistics, dropout active) or "eval".
+        mode: mode of the teacher's passes while it teaches: "train" (published: batch statistics, dropout active) or
+            "eval".
         init: "student": a copy; "independent": a random initialisation of its own, which keeps weight 1/(k+1)
             after k updates (the published PyTorch codes).
     """

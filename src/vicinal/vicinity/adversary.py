@@ -46,9 +46,14 @@ def unit(x: Tensor, fallback: Tensor | None = None) -> Tensor:
     return rows.view_as(x)
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """Half-precision numbers as float32; others as they are. Searches take differences that half precision loses."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def random_direction(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Gaussian directions of norm 1, shaped like ``x``, float32, from a CPU generator."""
-    return unit(torch.randn(x.shape, generator=generator).to(x.device))
+    """Gaussian directions of norm 1, shaped and typed like ``x``, from a CPU generator."""
+    return unit(torch.randn(x.shape, generator=generator).to(x.device, x.dtype))
 
 
 def adversarial_direction(
@@ -65,12 +70,12 @@ def adversarial_direction(
         generator: CPU generator of the random start.
 
     Returns:
-        Directions of norm 1, float32, like ``x``, detached. Where the gradient is exactly zero the last direction
+        Directions of norm 1, like ``x`` in at least float32, detached. Where the gradient is exactly zero the last direction
         stays.
 
     Source: Miyato et al. 2018, eqs. 8-12 (VAT); the AdvMixup slides cite it for r.
     """
-    x = x.detach().float()
+    x = full_precision(x.detach())
     d = random_direction(x, generator)
     for _ in range(iterations):
         r = (xi * d).requires_grad_()
@@ -96,11 +101,12 @@ def gauss_newton_direction(
         generator: CPU generator of the random start.
 
     Returns:
-        Directions of norm 1, float32, like ``x``, detached.
+        Directions of norm 1, like ``x`` in at least float32, detached.
     """
+    x = full_precision(x.detach())
     d = random_direction(x, generator)
     for _ in range(iterations):
-        base = x.detach().float().requires_grad_()
+        base = x.detach().requires_grad_()
         with torch.enable_grad(), forward_ad.dual_level():
             logits, moved = forward_ad.unpack_dual(logits_of(forward_ad.make_dual(base, d)))
             p = logits.detach().softmax(dim=1)

@@ -1,0 +1,84 @@
+"""The commands that show what there is, one function each: words in, exit code out."""
+
+from __future__ import annotations
+
+from vicinal.cli.parsing import ExperimentParser, Parser, one_of
+from vicinal.errors import InputError
+
+
+def methods(words: list[str]) -> int:
+    """``vicinal methods``."""
+    parser = Parser(
+        "methods",
+        "List the methods, or explain one with its equations and settings.",
+        "vicinal methods advmixup",
+    )
+    parser.add("method", metavar="METHOD", nargs="?", help="the method to explain")
+    given = parser.parse(words)
+    if given is None:
+        return 0
+    from vicinal.cli.explain import method_list, method_page
+    from vicinal.experiment import method_class
+
+    print(method_page(given["method"], method_class(given["method"])) if "method" in given else method_list())
+    return 0
+
+
+def recipes(words: list[str]) -> int:
+    """``vicinal recipes``."""
+    parser = Parser(
+        "recipes",
+        "List the recipes (experiments that are known to work), show one, or copy one to\na file to change it.",
+        "vicinal recipes copy digits/advmixup my-experiment.yaml",
+        usage="COMMAND [list]\n       COMMAND show NAME\n       COMMAND copy NAME FILE",
+    )
+    parser.add("action", type=one_of("list", "show", "copy"), metavar="ACTION", nargs="?", help="list (default), show or copy")
+    parser.add("name", metavar="NAME", nargs="?", help="the recipe")
+    parser.add("file", metavar="FILE", nargs="?", help="where to copy it to: a new file")
+    given = parser.parse(words)
+    if given is None:
+        return 0
+    from vicinal.cli.explain import annotated_yaml, recipe_list
+    from vicinal.cli.experiments import read_experiment
+    from vicinal.cli.output import check_writable, write
+
+    action, name, file = given.get("action", "list"), given.get("name"), given.get("file")
+    asked = {"list": (), "show": ("name",), "copy": ("name", "file")}[action]
+    for key in ("name", "file"):
+        if (key in given) != (key in asked):
+            problem = f"name a {'recipe' if key == 'name' else 'file to copy it to'}" if key in asked else f"takes no {key}"
+            raise InputError(f"recipes {action}: {problem}; see: vicinal recipes --help")
+    if name is None:
+        print(recipe_list())
+        return 0
+    text = annotated_yaml(read_experiment({"recipe": name}))
+    if file is not None:
+        if _exists(file):
+            raise InputError(f"{file}: exists already; choose another name")
+        check_writable(file)
+    write(file, text)
+    return 0
+
+
+def show_config(words: list[str]) -> int:
+    """``vicinal show-config``."""
+    parser = ExperimentParser(
+        "show-config",
+        "Print the complete experiment that these words mean, every setting with its\nmeaning.",
+        "vicinal show-config digits --method ict --method.weight 20 > experiment.yaml",
+        "COMMAND DATA --method NAME [flags]\n       COMMAND --config FILE [flags]",
+    )
+    given = parser.parse(words)
+    if given is None:
+        return 0
+    from vicinal.cli.explain import annotated_yaml
+    from vicinal.cli.experiments import read_experiment
+
+    print(annotated_yaml(read_experiment(given)), end="")
+    return 0
+
+
+def _exists(path: str) -> bool:
+    import os.path
+
+    return os.path.lexists(path)

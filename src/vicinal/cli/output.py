@@ -1,0 +1,81 @@
+"""What commands write: tables on the terminal, texts into files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vicinal.errors import InputError
+from vicinal.reporting import Table
+
+
+def show(table: Table) -> None:
+    """Print a table."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=240)  # a pipe has no width; wrapped columns would be of no use to what reads it
+    console.print(table.terminal())
+
+
+def check_writable(path: str | os.PathLike[str] | None, *sources: str | os.PathLike[str]) -> None:
+    """Find out whether a file can be written before work is spent on what goes into it.
+
+    Args:
+        path: the file, or None for standard output.
+        sources: what is read, and must not be overwritten.
+
+    Raises:
+        InputError: it is a folder, lies in none, or is one of ``sources``.
+    """
+    if path is None:
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{path}: is a folder; name a file")
+    if not target.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {str(target.parent)!r}; make it first")
+    for source in sources:
+        if target.resolve() == Path(source).resolve():
+            raise InputError(f"{path}: would overwrite what is read; choose another name")
+
+
+def write(path: str | os.PathLike[str] | None, text: str) -> None:
+    """Write a text into a file, or to standard output.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    if path is None:
+        print(text, end="")
+        return
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def figures_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Figures of runs, one a row.
+
+    Args:
+        found: by run directory, what ``evaluation.json`` says.
+    """
+
+    def percent(part: Mapping[str, Any] | None, which: str) -> str:
+        value = None if part is None else part["error"][which]
+        return "-" if value is None else f"{100 * value:.2f}"
+
+    rows = []
+    for path, values in found.items():
+        about = values["provenance"]
+        test, validation = values["test"], values["validation"]
+        row = [path, about["method"], str(about["labels"]), str(about["seed"])]
+        row += [percent(test, "last"), percent(test, "best_validation"), percent(validation, "last")]
+        rows.append((*row, values["weights"]))
+    columns = ("run", "method", "labels", "seed", "test, last", "test, best", "validation", "weights")
+    notes = ("errors in %; last = end of training, best = lowest validation error",)
+    return Table("Figures", columns, tuple(rows), notes)
