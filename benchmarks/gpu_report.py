@@ -6,18 +6,20 @@ import csv
 import json
 import statistics
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from gpu_training import run_of
 
 from vicinal import recipes
-from vicinal.data import eval_batches, load
+from vicinal.data import Examples, eval_batches, load
 from vicinal.errors import require
 from vicinal.evaluation import figures
 from vicinal.experiment import Experiment
 from vicinal.reporting import Table
 from vicinal.runs import Run
+from vicinal.settings import Choice
 
 Rows = list[dict[str, str]]
 
@@ -191,6 +193,13 @@ def _draw(path: Path, metrics: Mapping[str, Rows]) -> None:
     pyplot.close(figure)
 
 
+@cache
+def _test_examples(name: str) -> Examples:
+    examples = load(Choice(name)).test
+    assert examples is not None
+    return examples
+
+
 def _state_of(name: str, run: Run, experiment: Experiment, metrics: Rows, device: str | None) -> dict[str, Any]:
     """One training's errors; the test error is None where it was not measured."""
     rates = _column(metrics, "images_per_second")[1]
@@ -201,8 +210,7 @@ def _state_of(name: str, run: Run, experiment: Experiment, metrics: Rows, device
         if run.is_finished:
             test = run.evaluation()["test"]["error"]["last"]
         elif device is not None:
-            examples = load(experiment.data).test
-            assert examples is not None
+            examples = _test_examples(experiment.data.name)
             test = figures(run.network("last").network.to(device), eval_batches(examples, 500, device)).error
     return {
         "recipe": experiment.recipe,

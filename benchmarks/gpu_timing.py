@@ -84,7 +84,10 @@ def _time(experiment: Experiment, mode: Mode, *, device: str, tiny: bool) -> dic
     )
     if mode.compiled:
         # As training does; a dry run traces without generating code, which would take the most of its minute.
-        subject.module.student.compile(backend="eager" if tiny else "inductor")
+        backend = "eager" if tiny else "inductor"
+        subject.module.student.compile(backend=backend)
+        if subject.module.teacher is not None:
+            subject.module.teacher.network.compile(backend=backend)
     runs, length = (3, 2) if tiny else (7, 20)
     gc.collect()
     if device == "cuda":

@@ -54,11 +54,13 @@ def run_of(state: Path, name: str, experiment: Experiment) -> Run:
 def train(described: Mapping[str, Experiment], state: Path, *, seconds: float, turn: float) -> Iterator[bool]:
     """Let the unfinished trainings take turns, always the one that has had the least time, until the time is up.
 
+    However slow the machine is, each of them gets one turn and advances by one step at least.
+
     Args:
         described: the experiments by name.
         state: where the run directories are.
         seconds: time in all; the turn that is under way when it is up ends there.
-        turn: length of a turn; loading the data is part of it.
+        turn: longest turn; loading the data is part of it.
 
     Yields:
         After each turn, whether somebody asked the process to stop (then it was the last).
@@ -66,15 +68,21 @@ def train(described: Mapping[str, Experiment], state: Path, *, seconds: float, t
     state.mkdir(parents=True, exist_ok=True)
     used = _used(state)
     end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        waiting = [name for name, experiment in described.items() if not run_of(state, name, experiment).is_finished]
+    turn = min(turn, seconds / len(described)) if seconds else 0
+    first = set(described) if seconds else set()
+    while True:
+        waiting = {name for name, experiment in described.items() if not run_of(state, name, experiment).is_finished}
+        left = end - time.monotonic()
+        waiting = waiting if left > 0 else waiting & first
         if not waiting:
             return
-        name = min(waiting, key=lambda key: used.get(described[key].key, 0.0))
+        # Those that had no turn yet go first, so that a stop finds all of them about equally far.
+        name = min(waiting, key=lambda key: (key not in first, used.get(described[key].key, 0.0), METHODS.index(key)))
+        first.discard(name)
         experiment = described[name]
         run = run_of(state, name, experiment)
         started = time.monotonic()
-        with _alarm(min(turn, left)) as alarm:
+        with _alarm(min(turn, left) if left > 0 else turn) as alarm:
             stopped = _advance(experiment, run) and not alarm.rang
         used[experiment.key] = used.get(experiment.key, 0.0) + time.monotonic() - started
         write_atomic(state / "seconds.json", json.dumps(used, indent=2) + "\n")

@@ -76,7 +76,10 @@ def measure(name: str, method: str, batch: int, rounds: int) -> dict[str, Any]:
                 columns[key].append(value)
     pairs = list(zip(columns["step"], columns["floor"], strict=True))
     ratios, processor = ([step[kind] / floor[kind] for step, floor in pairs] for kind in (0, 1))
-    median = {key: statistics.median(clock for clock, _ in column) for key, column in columns.items()}
+    clock, busy = (
+        {key: statistics.median(call[kind] for call in column) for key, column in columns.items()} for kind in (0, 1)
+    )
+    busy["else"] = busy["step"] - sum(busy[key] for key in ("floor", "feed", "optimiser", "teacher"))
     low, _, high = statistics.quantiles(ratios, n=4)
     made.clear()
     floor = count(made.floor)
@@ -88,11 +91,11 @@ def measure(name: str, method: str, batch: int, rounds: int) -> dict[str, Any]:
         "batch": batch,
         "passes": str(made.method.passes()),
         "rounds": rounds,
-        "ms": median,
+        "ms": clock,
+        "ms_processor": busy,
         "ratio": statistics.median(ratios),
         "ratio_quartiles": [low, high],
         "ratio_processor": statistics.median(processor),
-        "else_ms": median["step"] - sum(median[key] for key in ("floor", "feed", "optimiser", "teacher")),
         "flops": {"floor": floor.flops, "step": step.flops},
         "calls": {"floor": floor.calls, "step": step.calls},
     }
@@ -104,7 +107,7 @@ def time_table(rows: list[dict[str, Any]], notes: tuple[str, ...]) -> Table:
     def cells(row: dict[str, Any]) -> tuple[str, ...]:
         ms = row["ms"]
         parts = (ms["floor"], ms["step"])
-        rest = (ms["feed"], ms["optimiser"], ms["teacher"], row["else_ms"])
+        rest = (row["ms_processor"][key] for key in ("feed", "optimiser", "teacher", "else"))
         low, high = row["ratio_quartiles"]
         return (
             row["network"],
@@ -148,7 +151,7 @@ def notes_of(rows: list[dict[str, Any]], described: dict[str, Any]) -> tuple[str
         "ratio: median of the rounds' step over floor, beside its quartiles and the same of processor time; the aim "
         f"is {AIM:.2f} or less.",
         "data: gathering rows, crop, flip, float, layout; optimiser: SGD with Nesterov momentum; teacher: its average; "
-        "each timed alone. else: what is left of step - floor: draws, mixing, perturbations, losses, pass policies.",
+        "each alone, processor time. else: what is left of step - floor: draws, mixing, searches, losses, policies.",
         f"images {SHAPE[0]}x{SHAPE[1]}x{SHAPE[2]}, channels_last, crop 2 + flip; batch: labelled and unlabelled each.",
         f"{computer['processor']}, torch {computer['torch']}, commit {described['commit']}; {described['command']}",
     )

@@ -22,6 +22,7 @@ from vicinal.training.config import Training
 from vicinal.training.teacher import TeacherSettings
 
 CHOICES: tuple[str, ...] = ("data", "network", "method")
+_EXAMPLES = {"split": "{labels: 50}", "augment": "{crop: 2}", "teacher": "{decay: 0.99}", "training": "{steps: 1000}"}
 GROUPS: dict[str, type] = {"split": Split, "augment": Augment, "teacher": TeacherSettings, "training": Training}
 SCALARS: tuple[str, ...] = ("preprocess", "seed", "recipe")
 _REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {"data": SOURCES, "network": NETWORKS, "method": METHODS}
@@ -121,7 +122,7 @@ class Experiment:
         given = merge(values or {}, more)
         for key in given:
             if key not in (*CHOICES, *GROUPS, *SCALARS):
-                raise InputError(f"{key}: unknown key; {nearest(key, (*CHOICES, *GROUPS, *SCALARS, 'labels'))}")
+                raise InputError(f"{key}: unknown key; {nearest(str(key), (*CHOICES, *GROUPS, *SCALARS, 'labels'))}")
         given = merge({"network": "auto"}, _with_recipe(given))
         for key in ("data", "method"):
             if key not in given:
@@ -137,10 +138,7 @@ class Experiment:
                 made[key] = Choice(choice.name, parse_settings(key, target, choice.settings))
         build("method", method_class(made["method"].name), made["method"].settings)
         for key, group in GROUPS.items():
-            value = given.get(key, {})
-            if not isinstance(value, Mapping):
-                raise InputError(f"{key}: expected settings, such as {{{_example(group)}}}, got {shortened(value)}")
-            made[key] = build(key, group, value)
+            made[key] = build(key, group, given.get(key, {}))
         if "preprocess" in given:
             known = typing.get_args(PreprocessName)
             if given["preprocess"] not in known:
@@ -206,7 +204,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     {'training': {'steps': 5, 'devices': 2}}
 
     Raises:
-        InputError: ``labels`` and ``split.labels``, which are one setting, are both given on one side.
+        InputError: a group is no mapping; or ``labels`` and ``split.labels``, which are one setting, are both given.
 
     >>> merge({"labels": 50}, {"split": {"labels": 20}})
     {'split': {'labels': 20}}
@@ -231,11 +229,12 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
     """``labels`` under its full name, ``split.labels``."""
+    for key in GROUPS:
+        if not isinstance(values.get(key, {}), Mapping):
+            raise InputError(f"{key}: expected settings, such as {_EXAMPLES[key]}, got {shortened(values[key])}")
     spelled = dict(values)
     if "labels" in spelled:
         labels, split = spelled.pop("labels"), spelled.get("split", {})
-        if not isinstance(split, Mapping):
-            raise InputError(f"split: expected settings, such as {{labels: 50}}, got {shortened(split)}")
         if "labels" in split:
             raise InputError("labels: means split.labels, which is given as well; leave one of them out")
         spelled["split"] = {**split, "labels": labels}
@@ -265,10 +264,5 @@ def _refuse_unknown(key: str, choice: Choice, target: Callable[..., Any]) -> Non
             kinds = _REGISTRIES[key].items()
             others = [other for other, kind in kinds if name in {item.name for item in settings_of(kind)}]
             owners = f" ({', '.join(others)} {'has' if len(others) == 1 else 'have'} it)" if others else ""
-            hint = nearest(name, known) if known else "it has none"
-            raise InputError(f"{key}.{name}: {choice.name} has no such setting{owners}; {hint}")
-
-
-def _example(group: type) -> str:
-    first = settings_of(group)[0]
-    return f"{first.name}: {50 if first.default is None else first.default}"
+            lacks = f"has no such setting{owners}; {nearest(name, known)}" if known else f"has no settings{owners}"
+            raise InputError(f"{key}.{name}: {choice.name} {lacks}")

@@ -8,8 +8,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,8 +101,36 @@ def fit(
         require("tensorboard", "tensorboard", "writing TensorBoard logs")
     run = Run(output)
     fresh = not run.path.exists()
-    with run.locked(), _threads(experiment.training.threads):
-        run.claim(experiment, resume=resume)
+    with run.locked():
+        _run(experiment, run, resume=resume, fresh=fresh, progress=progress, tensorboard=tensorboard, command=command)
+    return run
+
+
+def finish(experiment: Experiment, output: str | os.PathLike[str], *, command: str | None = None) -> Run:
+    """Bring a run to its end from wherever it stands: start it, go on with it, or find it finished.
+
+    Waits while another process is at it. Arguments and errors are those of `fit`.
+    """
+    run = Run(output)
+    fresh = not run.path.exists()
+    with run.locked(wait=True):
+        if not run.is_finished:
+            _run(experiment, run, resume=run.experiment_file.is_file(), fresh=fresh, command=command)
+    return run
+
+
+def _run(
+    experiment: Experiment,
+    run: Run,
+    *,
+    resume: bool,
+    fresh: bool,
+    progress: bool = False,
+    tensorboard: bool = False,
+    command: str | None = None,
+) -> None:
+    run.claim(experiment, resume=resume)
+    with machine.threads(experiment.training.threads):
         try:
             parts = Assembled(experiment)
             if not _is_trained(run, experiment):
@@ -115,7 +143,6 @@ def fit(
                     shutil.rmtree(run.path)
             raise
         evaluate(run, parts, command=command)
-    return run
 
 
 def evaluate(run: Run, parts: Assembled | None = None, *, command: str | None = None) -> dict[str, Any]:
@@ -131,7 +158,7 @@ def evaluate(run: Run, parts: Assembled | None = None, *, command: str | None = 
     Raises:
         InputError: training is not complete, or a checkpoint is damaged.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     parts = parts or Assembled(run.experiment)
     experiment = parts.experiment
@@ -160,14 +187,12 @@ def evaluate(run: Run, parts: Assembled | None = None, *, command: str | None = 
         "provenance": _provenance(parts, last.network)
         | {
             "training_seconds": round(_kept_by_checkpoints(content)["seconds"], 2),
-            "command": _command_of(run) or command or shlex.join(["vicinal", *sys.argv[1:]]),
+            "command": _command_of(run) or command or shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]]),
         },
     }
     weights = {name: tensor.cpu().contiguous() for name, tensor in last.network.state_dict().items()}
     about = {"experiment": experiment.to_yaml(), "shape": json.dumps(last.shape), "classes": json.dumps(last.classes)}
-    partial = run.model_file.with_name(f".{run.model_file.name}.partial")
-    save_file(weights, partial, metadata=about)
-    partial.replace(run.model_file)
+    write_atomic(run.model_file, save(weights, metadata=about))
     write_atomic(run.evaluation_file, json.dumps(values, indent=2) + "\n")
     return values
 
@@ -214,17 +239,6 @@ def _tensorboard(run: Run) -> Any:
     from lightning.pytorch.loggers import TensorBoardLogger
 
     return TensorBoardLogger(str(run.path), name="tensorboard", version="")
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """This many threads of the CPU inside, and as many as before after it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _device(training: Training) -> str:

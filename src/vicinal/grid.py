@@ -16,16 +16,21 @@ Each cell's run lies in the store under the key of its experiment's content.
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
+from vicinal import machine
 from vicinal.errors import InputError, nearest
 from vicinal.experiment import Experiment, merge, read_yaml
 from vicinal.runs import Run
+from vicinal.settings import Choice
 
+_AXES = (("data", None), ("labels", None), ("seeds", 0))
 _KEYS = ("title", "about", "base", "labels", "data", "rows", "seeds", "baseline")
 
 
@@ -83,25 +88,26 @@ class Grid:
             if key not in _KEYS:
                 raise InputError(f"{key}: unknown key of a grid; {nearest(key, _KEYS)}")
         rows = [_row(item) for item in _list("rows", values.get("rows"))]
-        labels_of_rows = [label for label, _ in rows]
-        if len(set(labels_of_rows)) < len(rows):
+        names = [label for label, _ in rows]
+        if len(set(names)) < len(names):
             raise InputError("rows: two rows have the same label; give each its own 'label'")
         base = values.get("base", {})
         if not isinstance(base, Mapping):
             raise InputError("base: expected a mapping of experiment keys")
-        baseline = values.get("baseline", "supervised" if "supervised" in labels_of_rows else None)
-        if baseline is not None and baseline not in labels_of_rows:
-            raise InputError(f"baseline: no row is labelled {baseline!r}; {nearest(str(baseline), labels_of_rows)}")
-        cells = []
-        for data in _list("data", values.get("data", [None])):
-            for labels in _list("labels", values.get("labels", [None])):
-                for label, overlay in rows:
-                    for seed in _list("seeds", values.get("seeds", [0])):
-                        described = merge(base, {} if data is None else {"data": data})
-                        described = merge(described, {} if labels is None else {"labels": labels})
-                        experiment = Experiment.of(merge(described, {**overlay, "seed": seed}))
-                        cells.append(Cell(experiment.data.name, experiment.split.labels, label, experiment))
-        return cls(name, str(values.get("title", name)), str(values.get("about", "")), tuple(cells), baseline)
+        baseline = values.get("baseline", "supervised" if "supervised" in names else None)
+        if baseline is not None and baseline not in names:
+            raise InputError(f"baseline: no row is labelled {baseline!r}; {nearest(str(baseline), names)}")
+        data, labels, seeds = (_axis(key, values, default) for key, default in _AXES)
+        cells: dict[tuple[Any, ...], Cell] = {}
+        for source, count, (label, overlay), seed in itertools.product(data, labels, rows, seeds):
+            described = merge(base, {} if source is None else {"data": source})
+            described = merge(described, {} if count is None else {"labels": count})
+            experiment = Experiment.of(merge(described, {**overlay, "seed": seed}))
+            cell = Cell(experiment.data.name, experiment.split.labels, label, experiment)
+            # A row that sets its own number of labels comes once, not once for each number of the axis.
+            if cells.setdefault((*cell[:3], seed), cell).experiment.key != experiment.key:
+                raise InputError("data: two entries have the same name, so their rows could not be told apart")
+        return cls(name, str(values.get("title", name)), str(values.get("about", "")), tuple(cells.values()), baseline)
 
     def groups(self) -> Iterator[tuple[tuple[str, int | None, str], list[Cell]]]:
         """Cells that differ in the seed alone, in the order of the table."""
@@ -135,39 +141,30 @@ def run_grid(
 
     cells = {str(run_path(store, cell.experiment)): cell for cell in grid.cells}
     todo = {path: cell for path, cell in cells.items() if not Run(path).is_finished}
-    jobs = min(jobs or os.cpu_count() or 1, max(len(todo), 1))
+    jobs = min(jobs or joblib.cpu_count(), max(len(todo), 1))
     failed: dict[str, str] = {}
-    with _progress(len(cells), len(cells) - len(todo)) as advance:
+    with _Progress(len(cells), len(cells) - len(todo)) as progress:
         if not todo:
             return failed
-        tasks = (
-            joblib.delayed(_run_cell)(cell.experiment.as_dict(), path, command) for path, cell in todo.items()
-        )
+        tasks = (joblib.delayed(_run_cell)(cell.experiment.as_dict(), path, command) for path, cell in todo.items())
         runner = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
         for path, message in runner(tasks):
             cell = cells[path]
-            advance(f"{cell.row} seed {cell.experiment.seed}" + (" FAILED" if message else ""))
+            progress.advance(f"{cell.row} seed {cell.experiment.seed}" + (" FAILED" if message else ""))
             if message:
                 failed[path] = message
     return failed
 
 
 def _run_cell(values: dict[str, Any], path: str, command: str | None) -> tuple[str, str | None]:
-    import torch
+    """One cell on one thread, in whatever process joblib chose; returns its path and what went wrong."""
+    from vicinal.fitting import finish
 
-    from vicinal.fitting import fit
-
-    torch.set_num_threads(1)
-    run = Run(path)
     try:
-        experiment = Experiment.of(values)
-        with run.locked(wait=True):  # a worker of an interrupted grid may still be at it
-            pass
-        if run.is_finished:
-            return path, None
-        fit(experiment, path, resume=run.experiment_file.exists(), progress=False, command=command)
+        with machine.threads(1):
+            finish(Experiment.of(values), path, command=command)
     except Exception as error:
-        return path, f"{type(error).__name__}: {error}" if not isinstance(error, InputError) else str(error)
+        return path, str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     return path, None
 
 
@@ -176,9 +173,15 @@ def _row(item: Any) -> tuple[str, dict[str, Any]]:
         return item, {"method": item}
     if isinstance(item, Mapping) and "method" in item:
         overlay = {str(key): value for key, value in item.items() if key != "label"}
-        name = item["method"] if isinstance(item["method"], str) else item["method"].get("name", "")
-        return str(item.get("label", name)), overlay
+        return str(item.get("label", Choice.of("rows: method", item["method"]).name)), overlay
     raise InputError(f"rows: expected a method's name or a mapping with a 'method', got {item!r}")
+
+
+def _axis(key: str, values: Mapping[str, Any], default: Any) -> list[Any]:
+    found = _list(key, values.get(key, [default]))
+    if any(item in found[:place] for place, item in enumerate(found)):
+        raise InputError(f"{key}: an entry is there twice")
+    return found
 
 
 def _list(key: str, value: Any) -> list[Any]:
@@ -187,42 +190,53 @@ def _list(key: str, value: Any) -> list[Any]:
     raise InputError(f"{key}: expected a list with at least one entry, got {value!r}")
 
 
-class _progress:
-    """Cells done of all, elapsed and time left, on standard error; plain lines where there is no terminal."""
+class _Progress:
+    """Runs done of all, elapsed and time left, on standard error; plain lines where there is no terminal."""
 
     def __init__(self, total: int, done: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self._plain = not console.is_terminal
-        columns = (
-            TextColumn("runs"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False),
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
         )
-        self._bar = Progress(*columns, console=console, disable=self._plain)
-        self._total, self._done = total, done
-        self._console = console
 
-    def __enter__(self) -> Any:
-        import time
+        self._console = Console(stderr=True)
+        self._plain = not self._console.is_terminal
+        columns = (
+            TextColumn("runs"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+        )
+        self._bar = Progress(*columns, console=self._console, disable=self._plain)
+        self._total, self._done, self._first = total, done, done
+        self._started = time.perf_counter()
+        self._task = self._bar.add_task("", total=total, completed=done)
 
+    def __enter__(self) -> Self:
         self._bar.start()
-        self._task = self._bar.add_task("", total=self._total, completed=self._done)
-        self._first, self._started = self._done, time.perf_counter()
         if self._done:
-            self._console.print(f"{self._done} of {self._total} runs are finished already")
-        return self._advance
+            self._print(f"{self._done} of {self._total} runs are finished already")
+        return self
 
-    def _advance(self, text: str) -> None:
-        import time
-
+    def advance(self, text: str) -> None:
+        """Count one run more."""
         self._done += 1
         self._bar.update(self._task, completed=self._done, description=text)
         if self._plain:
             elapsed = time.perf_counter() - self._started
             left = elapsed / (self._done - self._first) * (self._total - self._done)
-            self._console.print(f"{self._done} of {self._total} runs: {text}, {elapsed:.0f} s, {left:.0f} s left")
+            self._print(f"{self._done} of {self._total} runs: {text}, {elapsed:.0f} s, {left:.0f} s left")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def __exit__(self, *error: object) -> None:
         self._bar.stop()

@@ -6,6 +6,8 @@ import ctypes
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,19 @@ def describe() -> dict[str, Any]:
         values["gpu"] = torch.cuda.get_device_name()
         values["cuda"] = torch.version.cuda
     return values
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """This many CPU threads inside (None: as many as there are), and as many as before after it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def tune_allocator() -> bool:

@@ -7,7 +7,6 @@ import io
 import os
 
 import torch
-from torch import Tensor
 
 from vicinal.data import as_float, read_inputs
 from vicinal.evaluation import probabilities
@@ -21,20 +20,19 @@ def predict(run: Run, source: str | os.PathLike[str], *, which: WhichName = "las
 
     Args:
         run: a trained run.
-        source: a folder of images, one image, or an ``.npz`` file with an array ``x``.
+        source: a folder of images, one image, or an ``.npz`` file with an array ``x``; see `vicinal.data.read_inputs`.
         which: weights at the end of training, or at the lowest validation error.
 
     Raises:
         InputError: there is nothing to read, an image is damaged, or shapes do not fit the run's.
     """
     trained = run.network(which)
-    names, x = read_inputs(source, trained.shape)
-    parts: list[Tensor] = [as_float(x[start : start + BATCH]) for start in range(0, len(x), BATCH)]
-    p = probabilities(trained.network, parts)
-    best = torch.max(p, dim=1)
+    names, x = read_inputs(source, trained.shape, size=run.experiment.data.settings.get("size"))
+    batches = (as_float(x[rows]) for rows in torch.arange(len(names)).split(BATCH))
+    best = probabilities(trained.network, batches).max(dim=1)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("name", "label", "probability"))
-    for name, probability, label in zip(names, best.values.tolist(), best.indices.tolist(), strict=True):
+    for name, label, probability in zip(names, best.indices.tolist(), best.values.tolist(), strict=True):
         writer.writerow((name, trained.classes[label], f"{probability:.6f}"))
     return text.getvalue()

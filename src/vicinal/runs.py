@@ -187,7 +187,8 @@ class Run:
         shape, classes = tuple(content["vicinal"]["shape"]), tuple(content["vicinal"]["classes"])
         experiment = self.experiment
         preprocess = unfitted_preprocess(experiment.preprocess, shape)
-        network = build_network(experiment.network, shape, len(classes), preprocess)
+        with torch.random.fork_rng(devices=[]):  # for the first weights, which are replaced
+            network = build_network(experiment.network, shape, len(classes), preprocess)
         try:
             network.load_state_dict(weights)
         except RuntimeError as error:
@@ -213,10 +214,10 @@ class TrainedNetwork(NamedTuple):
     step: int
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old content or the new one, never a part."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
 
 

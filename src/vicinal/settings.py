@@ -6,6 +6,7 @@ docstring of what is chosen, so a new method documents and validates itself.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import os
@@ -90,7 +91,9 @@ def documented(target: Callable[..., Any]) -> dict[str, str]:
 @functools.cache
 def _settings(target: Callable[..., Any]) -> tuple[Setting, ...]:
     try:
-        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        # Fields of a dataclass may be inherited from another module: then their types mean something there alone.
+        from_fields = not inspect.isclass(target) or dataclasses.is_dataclass(target)
+        hints = typing.get_type_hints(target if from_fields else target.__init__)
     except NameError as error:
         raise InputError(f"{target.__name__}: cannot read the types of its settings: {error}") from error
     texts = documented(target)

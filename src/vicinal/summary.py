@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vicinal.errors import InputError
 from vicinal.grid import Grid, run_path
 from vicinal.reporting import Table, mean_and_std, percent
 from vicinal.runs import Run
+
+_COLUMNS = (
+    "data",
+    "method",
+    "labels",
+    "test error %, last",
+    "best validation",
+    "of baseline",
+    "without error",
+    "seeds",
+    "seconds",
+)
 
 
 def collect(grid: Grid, store: str | os.PathLike[str], *, command: str | None = None) -> dict[str, Any]:
@@ -45,54 +57,64 @@ def collect(grid: Grid, store: str | os.PathLike[str], *, command: str | None = 
 def grid_table(results: Mapping[str, Any]) -> Table:
     """Mean ± std over seeds of the test error, at the end of training and at the lowest validation error.
 
-    The column "of baseline" is the mean error over the baseline's, on the same data and number of labels. Where data
-    have no test part, the validation error stands in, and a note says so.
+    The column "of baseline" is the mean error over the baseline's, on the same data, number of labels and seeds. Where
+    data have no test part, the validation error stands in, and a note says so. Columns that would say the same in
+    every row are left out: "data" where there is one data set, "without error" where no run classifies everything.
+
+    Args:
+        results: what `collect` gives.
     """
-    baselines = {
-        (row["data"], _labels(row)): _errors(row, "last")
-        for row in results["rows"]
-        if row["row"] == results["baseline"]
-    }
-    several_data = len({row["data"] for row in results["rows"]}) > 1
-    rows, perfect = [], False
-    for row in results["rows"]:
-        last, best = _errors(row, "last"), _errors(row, "best_validation")
-        perfect = perfect or any(error == 0 for error in last)
-        base = baselines.get((row["data"], _labels(row)), [])
-        ratio = (
-            f"{mean_and_std(last)[0] / mean_and_std(base)[0]:.2f}"
-            if last and base and mean_and_std(base)[0] > 0
-            else "-"
-        )
-        seconds = [run["provenance"]["training_seconds"] for run in row["runs"]]
-        cells = [row["row"], _labels(row), percent(last) if last else "-", percent(best) if best else "-", ratio]
-        cells += [f"{sum(error == 0 for error in last)} of {len(last)}"]
-        cells += [f"{len(last)}" + ("" if len(last) == row["seeds_asked"] else f" of {row['seeds_asked']}")]
-        cells += [f"{mean_and_std(seconds)[0]:.1f}" if seconds else "-"]
-        rows.append(([row["data"]] if several_data else []) + cells)
-    columns = [
-        "method",
-        "labels",
-        "test error %, last",
-        "best validation",
-        "of baseline",
-        "without error",
-        "seeds",
-        "seconds",
+    rows = results["rows"]
+    baselines = {_task(row): _errors(row, "last") for row in rows if row["row"] == results["baseline"]}
+    cells = [_cells(row, baselines.get(_task(row), {})) for row in rows]
+    left_out = set()
+    if len({row["data"] for row in rows}) == 1:
+        left_out.add("data")
+    if not any(error == 0 for row in rows for error in _errors(row, "last").values()):
+        left_out.add("without error")
+    kept = [i for i, column in enumerate(_COLUMNS) if column not in left_out]
+    return Table(
+        results["title"],
+        tuple(_COLUMNS[i] for i in kept),
+        tuple(tuple(line[i] for i in kept) for line in cells),
+        tuple(_notes(results)),
+    )
+
+
+def _cells(row: Mapping[str, Any], baseline: Mapping[int, float]) -> list[str]:
+    """One row of the table, a cell for each of `_COLUMNS`."""
+    last, best = _errors(row, "last"), _errors(row, "best_validation")
+    seconds = [run["provenance"]["training_seconds"] for run in row["runs"]]
+    done, asked = len(row["runs"]), row["seeds_asked"]
+    return [
+        row["data"],
+        row["row"],
+        _labels(row),
+        percent(list(last.values())) if last else "-",
+        percent(list(best.values())) if best else "-",
+        _ratio(last, baseline),
+        f"{sum(error == 0 for error in last.values())} of {len(last)}" if last else "-",
+        str(done) if done == asked else f"{done} of {asked}",
+        f"{mean_and_std(seconds)[0]:.1f}" if seconds else "-",
     ]
-    if several_data:
-        columns.insert(0, "data")
-    if not perfect:  # only tasks that can be solved to the last point need this column
-        place = columns.index("without error")
-        columns.pop(place)
-        for cells in rows:
-            cells.pop(place)
-    return Table(results["title"], tuple(columns), tuple(tuple(cells) for cells in rows), tuple(_notes(results)))
 
 
-def _errors(row: Mapping[str, Any], which: str) -> list[float]:
-    parts = [run["test"] or run["validation"] for run in row["runs"]]
-    return [part["error"][which] for part in parts if part is not None and part["error"][which] is not None]
+def _ratio(errors: Mapping[int, float], baseline: Mapping[int, float]) -> str:
+    """Mean error over the baseline's, on the seeds that both have: a grid that is half done compares like with like."""
+    common = [seed for seed in errors if seed in baseline]
+    total = sum(baseline[seed] for seed in common)
+    return f"{sum(errors[seed] for seed in common) / total:.2f}" if total > 0 else "-"
+
+
+def _errors(row: Mapping[str, Any], which: str) -> dict[int, float]:
+    """Test errors by seed, or validation errors where there is no test part."""
+    parts = {run["provenance"]["seed"]: run["test"] or run["validation"] for run in row["runs"]}
+    found = {seed: part["error"][which] for seed, part in parts.items() if part is not None}
+    return {seed: error for seed, error in found.items() if error is not None}
+
+
+def _task(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["data"], _labels(row)
 
 
 def _labels(row: Mapping[str, Any]) -> str:
@@ -101,7 +123,8 @@ def _labels(row: Mapping[str, Any]) -> str:
 
 
 def _notes(results: Mapping[str, Any]) -> list[str]:
-    about = [run["provenance"] for row in results["rows"] for run in row["runs"]]
+    runs: Sequence[Mapping[str, Any]] = [run for row in results["rows"] for run in row["runs"]]
+    about = [run["provenance"] for run in runs]
 
     def values(key: str) -> str:
         return ", ".join(str(value) for value in dict.fromkeys(item[key] for item in about))
@@ -114,20 +137,15 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         "validation = lowest validation error (the test part is never used for selection); teacher weights where the "
         "method has a teacher"
     )
-    spaces = {
-        row["row"]: run["provenance"]["space"]
-        for row in results["rows"]
-        for run in row["runs"]
-        if run["provenance"]["space"]
-    }
-    if spaces:
-        notes.append("epsilon lies in: " + ", ".join(f"{name}: {space}" for name, space in spaces.items()))
-    if any(run["test"] is None for row in results["rows"] for run in row["runs"]):
+    spaces = {row["row"]: run["provenance"]["space"] for row in results["rows"] for run in row["runs"]}
+    named = [f"{name}: {space}" for name, space in spaces.items() if space]
+    if named:
+        notes.append(f"epsilon lies in: {', '.join(named)}")
+    if any(run["test"] is None for run in runs):
         notes.append("no test part: validation errors")
-    first = about[0]["machine"]
-    notes.append(
-        f"commit {values('commit')}, vicinal {values('version')}, torch {first['torch']}, {first['processor']}"
-    )
+    machine = about[0]["machine"]
+    commits = values("commit").replace("None", "unknown")
+    notes.append(f"commit {commits}, vicinal {values('version')}, torch {machine['torch']}, {machine['processor']}")
     if results["command"]:
         notes.append(f"command: {results['command']}")
     return notes

@@ -81,12 +81,12 @@ def test_a_stop_from_outside_is_saved(tmp_path: Path) -> None:
         env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        for _ in range(600):
+        for _ in range(1200):
             if any(tmp_path.glob("runs/ict-*/metrics.csv")):
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130, said

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -54,20 +53,21 @@ def test_a_step_computes_what_its_floor_computes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("method", "settings"),
     [
-        lambda: AdvMixup(iterations=2),
-        lambda: AdvMixup(pairing="real-real"),
-        lambda: AdvMixup(epsilon=0),
-        lambda: AdvMixup(space="input", distance="kl", partner="own"),
-        lambda: VAT(iterations=3),
-        lambda: VAT(entropy_weight=0.5, masks="fresh"),
-        lambda: ICT(logging_passes=True),
-        lambda: ICT(mix_labelled=False, mix_space="logits"),
+        (AdvMixup, {"iterations": 2}),
+        (AdvMixup, {"pairing": "real-real"}),
+        (AdvMixup, {"epsilon": 0}),
+        (AdvMixup, {"space": "input", "distance": "kl", "partner": "own"}),
+        (VAT, {"iterations": 3}),
+        (VAT, {"entropy_weight": 0.5, "masks": "fresh"}),
+        (ICT, {"logging_passes": True}),
+        (ICT, {"mix_labelled": False, "mix_space": "logits"}),
     ],
+    ids=str,
 )
-def test_settings_change_step_and_floor_alike(make: Callable[[], Method]) -> None:
-    step, floor = counted(make())
+def test_settings_change_step_and_floor_alike(method: type[Method], settings: dict[str, Any]) -> None:
+    step, floor = counted(method(**settings))
     assert step.flops == floor.flops
 
 

@@ -20,7 +20,7 @@ _COMMANDS = {
     "table": "print a grid's table: mean ± std over seeds",
     "methods": "list the methods, or explain one with its settings",
     "recipes": "list the recipes, show one, or copy one to a file",
-    "show-config": "print the complete experiment that a command line means, every setting explained",
+    "show-config": "print the complete experiment that a command line means",
 }
 
 
@@ -35,12 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if "" not in sys.path:
-        sys.path.insert(0, "")  # one's own methods and networks lie where one works, as for `python -m`
+        # One's own methods and networks lie where one works. At the end, so that no file there hides a library.
+        sys.path.append("")
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()  # here, where a reader that has left can be told from an error
+        return code
     except (InputError, MissingExtraError) as error:
-        print(f"vicinal: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
     except KeyboardInterrupt:
         print("vicinal: interrupted", file=sys.stderr)
         return 130
@@ -48,12 +50,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of a pipe (head, less) has left: nothing is wrong. Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # Of the system, not of the code: no permission, a full disk, a folder where a file was expected.
+        return _refuse(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+
+
+def _refuse(message: str) -> int:
+    print(f"vicinal: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    return 2
 
 
 def _dispatch(words: list[str]) -> int:
     import vicinal
 
-    if not words or words[0] in ("-h", "--help", "help"):
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0
     if words[0] == "--version":
@@ -62,9 +74,10 @@ def _dispatch(words: list[str]) -> int:
     name, rest = words[0], words[1:]
     if name not in _COMMANDS:
         raise InputError(f"unknown command {name!r}; {nearest(name, _COMMANDS)}")
-    from vicinal.cli import commands
+    from vicinal.cli import commands, looking
 
-    command: Callable[[list[str]], int] = getattr(commands, name.replace("-", "_"))
+    room = looking if name in ("methods", "recipes", "show-config") else commands
+    command: Callable[[list[str]], int] = getattr(room, name.replace("-", "_"))
     return command(rest)
 
 

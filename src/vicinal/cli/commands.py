@@ -6,7 +6,6 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 from vicinal.cli.parsing import ExperimentParser, Parser, one_of, whole
 from vicinal.errors import InputError
@@ -34,28 +33,31 @@ def fit(words: list[str]) -> int:
     from vicinal.fitting import fit as run_fit
     from vicinal.runs import Run
 
-    options: dict[str, Any] = {"progress": not given.pop("quiet", False), "tensorboard": given.pop("tensorboard", False)}
+    options = {flag: given.pop(flag, False) for flag in ("quiet", "tensorboard")}
     if "resume" in given:
         output = given.pop("resume")
         if given:
             raise InputError("--resume: takes the experiment from the run directory; give nothing else with it")
         experiment = Run.open(output).experiment
-        options["resume"] = True
     else:
         experiment = read_experiment(given)
         if "output" not in given:
             raise InputError("--output: missing; name a directory for the run, such as --output runs/a")
         output = given["output"]
-        if experiment.recipe and "config" not in given:
-            from vicinal import recipes
-
-            origin = recipes.get(experiment.recipe).provenance
-            print(f"recipe {experiment.recipe} ({origin}); --recipe none starts from bare defaults", file=sys.stderr)
     try:
-        run = run_fit(experiment, output, command=_command("fit", words), **options)
+        run = run_fit(
+            experiment,
+            output,
+            resume="output" not in given,
+            progress=not options["quiet"],
+            tensorboard=options["tensorboard"],
+            command=_command("fit", words),
+        )
     except KeyboardInterrupt:
         print(f"\nstopped; go on with: vicinal fit --resume {shlex.quote(output)}", file=sys.stderr)
         return 130
+    if experiment.recipe and not {"config", "resume"} & given.keys():
+        print(f"recipe {experiment.recipe}; --recipe none starts from bare defaults", file=sys.stderr)
     show(figures_table({str(run.path): run.evaluation()}))
     return 0
 
@@ -94,7 +96,8 @@ def predict(words: list[str]) -> int:
     parser.add("run", metavar="RUN", help="a run directory")
     parser.add("input", metavar="INPUT", help="a folder of images, one image, or an .npz file with an array x")
     parser.add("-o", "--output", metavar="FILE", help="the CSV file (default: standard output)")
-    parser.add("--checkpoint", type=one_of("last", "best_validation"), metavar="WHICH", help="last (default) or best_validation")
+    which = one_of("last", "best_validation")
+    parser.add("--checkpoint", type=which, metavar="WHICH", help="last (default) or best_validation")
     given = parser.parse(words)
     if given is None:
         return 0

@@ -1,35 +1,43 @@
-"""Explaining what can be chosen: the method list, one method's page, an experiment with every setting's meaning."""
+"""Explaining what can be chosen: lists, one method's page, an experiment with every setting's meaning."""
 
 from __future__ import annotations
 
 import inspect
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
+import yaml
+
+from vicinal import recipes
 from vicinal.experiment import CHOICES, GROUPS, Experiment, settings_target
 from vicinal.methods import METHODS, Method
-from vicinal.reporting import Table
-from vicinal.settings import settings_of
+from vicinal.settings import documented, settings_of
+
+_WIDTH = 80
+_PASSES = """\
+Passes of a step: f, F forward on the labelled, unlabelled batch; T teacher
+forward; b, B full backward through f, F; X backward to a perturbation alone.
+vicinal methods NAME explains one."""
 
 
-def method_table() -> Table:
-    """All methods: name, idea, source, passes of a step, what they need."""
-    rows = []
+def method_list() -> str:
+    """All methods: name and idea; source, passes of a step, and what they need."""
+    entries = []
     for name, method in METHODS.items():
         needs = method.needs
-        wants = [f"{needs.views} view{'s' if needs.views > 1 else ''}"] if needs.views else []
-        wants += ["teacher"] if needs.teacher else []
-        rows.append((name, _idea(method), method.source, str(method().passes()), ", ".join(wants) or "-"))
-    return Table(
-        "Methods",
-        ("method", "idea", "source", "passes a step", "unlabelled data"),
-        tuple(rows),
-        (
-            "passes: f/F forward on the labelled/unlabelled batch, T teacher forward, b/B full backward, "
-            "X backward to a perturbation",
-            "vicinal methods NAME explains one",
-        ),
-    )
+        wants = [f"{needs.views} view{'s' if needs.views > 1 else ''} of unlabelled data"] if needs.views else []
+        wants += ["a teacher"] if needs.teacher else []
+        entries.append((name, [_idea(method), "; ".join([method.source, str(method().passes()), *wants])]))
+    return f"{_entries(entries)}\n\n{_PASSES}"
+
+
+def recipe_list() -> str:
+    """All recipes: name, what it is, where its settings come from."""
+    known = [recipes.get(name) for name in recipes.names()]
+    origins = {"paper": "of the paper", "official-code": "of the official code", "ours": "our own"}
+    entries = [(known.name, [known.about, f"settings: {origins[known.provenance]}"]) for known in known]
+    return f"{_entries(entries)}\n\nvicinal recipes show NAME prints one."
 
 
 def method_page(name: str, method: type[Method]) -> str:
@@ -38,31 +46,46 @@ def method_page(name: str, method: type[Method]) -> str:
     lines = [f"{name}: {text.split('Args:')[0].rstrip()}", "", "settings:"]
     for setting in settings_of(method):
         lines.append(f"  --method.{setting.name} (default: {_plain(setting.default)})")
-        lines += textwrap.wrap(setting.help, 110, initial_indent="      ", subsequent_indent="      ")
-    return "\n".join(lines)
+        lines += ["      " + line for line in textwrap.wrap(setting.help.replace("``", ""), _WIDTH - 6)]
+    return "\n".join(lines if len(lines) > 3 else [*lines, "  none"])
 
 
 def annotated_yaml(experiment: Experiment) -> str:
     """An experiment as YAML in which a comment tells what each setting means; it reads back to the same experiment."""
-    import yaml
-
-    helps: dict[str, dict[str, str]] = {}
-    for group in CHOICES:
-        target = settings_target(group, getattr(experiment, group).name)
-        helps[group] = {setting.name: setting.help for setting in settings_of(target)}
-    for group, target in GROUPS.items():
-        helps[group] = {setting.name: setting.help for setting in settings_of(target)}
+    helps = {group: documented(settings_target(group, getattr(experiment, group).name)) for group in CHOICES}
+    helps |= {group: documented(target) for group, target in GROUPS.items()}
+    about = documented(Experiment)
     lines = []
     for key, value in experiment.as_dict().items():
+        lines += _comment(about[key])
         if not isinstance(value, dict):
-            lines.append(yaml.safe_dump({key: value}, allow_unicode=True).rstrip())
+            lines += _yaml(key, value)
             continue
-        lines.append(f"{key}:" if value else f"{key}: {{}}")
+        lines.append(f"{key}:")
         for name, item in value.items():
-            lines += textwrap.wrap(helps[key].get(name, ""), 110, initial_indent="  # ", subsequent_indent="  # ")
-            dumped = yaml.safe_dump(item, default_flow_style=True, allow_unicode=True, width=1000)
-            lines.append(f"  {name}: {dumped.removesuffix('...' + chr(10)).rstrip()}")
+            lines += ["  " + line for line in (*_comment(helps[key].get(name, "")), *_yaml(name, item))]
     return "\n".join(lines) + "\n"
+
+
+def _entries(entries: Iterable[tuple[str, list[str]]]) -> str:
+    """Names on the left, lines of text beside them."""
+    entries = list(entries)
+    indent = max(len(name) for name, _ in entries) + 2
+    lines = []
+    for name, texts in entries:
+        beside = "\n".join(textwrap.fill(text, _WIDTH - indent) for text in texts)
+        lines.append(name.ljust(indent) + textwrap.indent(beside, " " * indent).lstrip())
+    return "\n".join(lines)
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text.replace("``", ""), 100, initial_indent="# ", subsequent_indent="# ")
+
+
+def _yaml(name: str, value: Any) -> list[str]:
+    flow = None if isinstance(value, (list, tuple, dict)) else False
+    text: str = yaml.safe_dump({name: value}, default_flow_style=flow, allow_unicode=True, width=10**6)
+    return text.rstrip("\n").split("\n")
 
 
 def _idea(method: type[Method]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from vicinal.cli.parsing import ExperimentParser, Parser, one_of
 from vicinal.errors import InputError
 
@@ -32,28 +34,28 @@ def recipes(words: list[str]) -> int:
         "vicinal recipes copy digits/advmixup my-experiment.yaml",
         usage="COMMAND [list]\n       COMMAND show NAME\n       COMMAND copy NAME FILE",
     )
-    parser.add("action", type=one_of("list", "show", "copy"), metavar="ACTION", nargs="?", help="list (default), show or copy")
+    actions = one_of("list", "show", "copy")
+    parser.add("action", type=actions, default="list", metavar="ACTION", nargs="?", help="list (default), show or copy")
     parser.add("name", metavar="NAME", nargs="?", help="the recipe")
     parser.add("file", metavar="FILE", nargs="?", help="where to copy it to: a new file")
     given = parser.parse(words)
     if given is None:
         return 0
-    from vicinal.cli.explain import annotated_yaml, recipe_list
     from vicinal.cli.experiments import read_experiment
+    from vicinal.cli.explain import annotated_yaml, recipe_list
     from vicinal.cli.output import check_writable, write
 
-    action, name, file = given.get("action", "list"), given.get("name"), given.get("file")
-    asked = {"list": (), "show": ("name",), "copy": ("name", "file")}[action]
-    for key in ("name", "file"):
-        if (key in given) != (key in asked):
-            problem = f"name a {'recipe' if key == 'name' else 'file to copy it to'}" if key in asked else f"takes no {key}"
-            raise InputError(f"recipes {action}: {problem}; see: vicinal recipes --help")
+    action, name, file = given["action"], given.get("name"), given.get("file")
+    wanted = {"list": 0, "show": 1, "copy": 2}[action]
+    if sum(item is not None for item in (name, file)) != wanted:
+        needs = ("nothing more", "the name of a recipe", "the name of a recipe and a file")[wanted]
+        raise InputError(f"recipes {action}: takes {needs}; see: vicinal recipes --help")
     if name is None:
         print(recipe_list())
         return 0
     text = annotated_yaml(read_experiment({"recipe": name}))
     if file is not None:
-        if _exists(file):
+        if Path(file).exists():
             raise InputError(f"{file}: exists already; choose another name")
         check_writable(file)
     write(file, text)
@@ -71,14 +73,8 @@ def show_config(words: list[str]) -> int:
     given = parser.parse(words)
     if given is None:
         return 0
-    from vicinal.cli.explain import annotated_yaml
     from vicinal.cli.experiments import read_experiment
+    from vicinal.cli.explain import annotated_yaml
 
     print(annotated_yaml(read_experiment(given)), end="")
     return 0
-
-
-def _exists(path: str) -> bool:
-    import os.path
-
-    return os.path.lexists(path)

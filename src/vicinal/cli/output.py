@@ -10,15 +10,18 @@ from typing import Any
 from vicinal.errors import InputError
 from vicinal.reporting import Table
 
+_UNLIMITED = 1000
+
 
 def show(table: Table) -> None:
-    """Print a table."""
+    """Print a table, as wide as it is: a terminal that is narrower wraps its lines, and no number is cut off."""
     from rich.console import Console
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=240)  # a pipe has no width; wrapped columns would be of no use to what reads it
-    console.print(table.terminal())
+    wide = Console(width=_UNLIMITED)
+    grid, *notes = table.terminal().renderables
+    wide.print(grid)
+    # Notes are sentences: a terminal wraps them between words, what reads a pipe gets one on a line.
+    (Console() if wide.is_terminal else wide).print(*notes, sep="\n", end="\n" if notes else "")
 
 
 def check_writable(path: str | os.PathLike[str] | None, *sources: str | os.PathLike[str]) -> None:
@@ -71,11 +74,13 @@ def figures_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
 
     rows = []
     for path, values in found.items():
-        about = values["provenance"]
-        test, validation = values["test"], values["validation"]
-        row = [path, about["method"], str(about["labels"]), str(about["seed"])]
-        row += [percent(test, "last"), percent(test, "best_validation"), percent(validation, "last")]
-        rows.append((*row, values["weights"]))
-    columns = ("run", "method", "labels", "seed", "test, last", "test, best", "validation", "weights")
-    notes = ("errors in %; last = end of training, best = lowest validation error",)
-    return Table("Figures", columns, tuple(rows), notes)
+        about, test, validation = values["provenance"], values["test"], values["validation"]
+        row = (path, about["method"], str(about["labels"]), str(about["seed"]))
+        rows.append((*row, percent(test, "last"), percent(test, "best_validation"), percent(validation, "last")))
+    weights = " or ".join(dict.fromkeys(values["weights"] for values in found.values()))
+    columns = ("run", "method", "labels", "seed", "last", "best", "validation")
+    notes = (
+        "last = test error at the end of training, best = test error at the lowest validation error, "
+        f"validation = validation error at the end of training; {weights} weights",
+    )
+    return Table("Errors in %", columns, tuple(rows), notes)

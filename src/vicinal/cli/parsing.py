@@ -1,7 +1,7 @@
 """Reading command lines: a command's own flags, and the settings of an experiment, ``--GROUP.SETTING VALUE``.
 
-Nothing is imported here that takes long, so that help and a mistyped flag are answered at once. What settings there are,
-and of which types, is read off signatures and docstrings by `vicinal.settings` once an experiment is made of them.
+Nothing is imported here that takes long, so that help is there at once. What settings there are, and of which types,
+is read off signatures and docstrings by `vicinal.settings` once an experiment is made of them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Parser:
         self._parser.add_argument(*names, **options)
 
     def parse(self, words: Sequence[str]) -> dict[str, Any] | None:
-        """What was given, by name; None if the help was asked for and printed. Of a flag given twice the last one counts.
+        """What was given, by name; None if the help was asked for and printed.
+
+        Of a flag that is given twice the last one counts, so that a stored command line can be changed at its end.
 
         Raises:
             InputError: an unknown flag (the message names the nearest known one), or a value that a flag does not take.
@@ -189,4 +191,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-

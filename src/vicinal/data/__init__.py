@@ -5,6 +5,7 @@ from __future__ import annotations
 from vicinal.data.arrays import from_arrays
 from vicinal.data.augment import Augment, augment, views
 from vicinal.data.builtin import circle_rings
+from vicinal.data.inputs import read_inputs
 from vicinal.data.sources import SOURCES, load, source_settings
 from vicinal.data.split import Split, SplitIndices, make_split
 from vicinal.data.streams import Batches, Stream, eval_batches
@@ -28,6 +29,7 @@ __all__ = [
     "from_arrays",
     "load",
     "make_split",
+    "read_inputs",
     "source_settings",
     "views",
 ]

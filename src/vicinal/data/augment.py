@@ -95,10 +95,13 @@ def _draw(x: Tensor, config: Augment, generator: torch.Generator) -> tuple[Tenso
     """Flips (B,) bool and offsets (2, B) in -crop..crop, each None if switched off; flips first."""
     device, flip, offset = generator.device, None, None
     if config.flip:
-        flip = (torch.rand(len(x), generator=generator, device=device) < 0.5).to(x.device)
+        flip = (torch.rand(len(x), generator=generator, device=device) < 0.5).to(x.device, non_blocking=True)
     if config.crop:
         size = 2 * config.crop + 1
-        offset = torch.randint(size, (2, len(x)), generator=generator, device=device).to(x.device) - config.crop
+        offset = (
+            torch.randint(size, (2, len(x)), generator=generator, device=device).to(x.device, non_blocking=True)
+            - config.crop
+        )
     return flip, offset
 
 

@@ -86,8 +86,15 @@ def two_circles(
         check("test_noise", test_noise, low=0)
         rings = circle_rings(test_size // 2, ratio) if test_noise == 0 else None
     return _planar(
-        "two_circles", curve, ("outer", "inner"), (n, test_size), (noise, test_noise), data_seed, rings,
-        ratio=ratio, test_noise=test_noise,
+        "two_circles",
+        curve,
+        ("outer", "inner"),
+        (n, test_size),
+        (noise, test_noise),
+        data_seed,
+        rings,
+        ratio=ratio,
+        test_noise=test_noise,
     )
 
 

@@ -43,7 +43,7 @@ class VAT(Method):
         xi: probing step (published code: 1e-6, which in float32 gives a nearly random direction).
         iterations: power steps K.
         search: "finite_difference" as published, or the exact "gauss_newton" step, which needs no ``xi`` (second order
-            only).
+            only; its forward pass carries a tangent, which costs about one more).
         masks: whether the clean, probing and adversarial passes share their dropout masks.
         weight: weight of the smoothness term.
         entropy_weight: weight of the entropy term, whose gradient goes through the clean pass; the target stays
@@ -76,9 +76,7 @@ class VAT(Method):
         return "second order" if self.masks == "shared" else "first order"
 
     def passes(self) -> Cost:
-        return self.cost._replace(
-            F=2 + self.iterations, X=self.iterations, B=1 if self.entropy_weight == 0 else 2
-        )
+        return self.cost._replace(F=2 + self.iterations, X=self.iterations, B=1 if self.entropy_weight == 0 else 2)
 
     def loss(self, step: Step) -> dict[str, Term]:
         supervised = cross_entropy(step.y, step.student(step.x)).mean()

@@ -172,7 +172,7 @@ class MetricsFile(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = trainer.callback_metrics
-        self._append(trainer, {name: float(metrics[name]) for name in _VALIDATION if name in metrics})
+        self._append(trainer, {name: float(f"{metrics[name]:.7g}") for name in _VALIDATION if name in metrics})
 
     def _append(self, trainer: Trainer, values: dict[str, float]) -> None:
         if not trainer.is_global_zero:

@@ -34,7 +34,8 @@ class Training:
         schedule_full: where cosine and linear reach 0, as a multiple of ``steps``, at least 1.
         warmup: first steps over which the learning rate rises linearly.
         precision: "32-true", or mixed with bfloat16 or float16; adversarial searches run in float32 throughout.
-        channels_last: memory layout of images; the same numbers up to rounding, faster convolutions.
+        channels_last: memory layout of images: faster convolutions, the same numbers up to rounding, but other dropout
+            masks (they are drawn in the order of the memory).
         compile: compile the network with torch.compile (pays on a GPU, not for training on a CPU).
         threads: CPU threads; None leaves the choice to PyTorch. Small networks are fastest with 1.
         tune_allocator: keep freed memory in the process instead of returning it to the system (GNU C library; saves

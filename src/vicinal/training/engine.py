@@ -22,6 +22,8 @@ from vicinal.training.config import Training
 from vicinal.training.loading import TrainingData
 from vicinal.training.module import VicinalModule
 
+_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric", "torch.multiprocessing.spawn")
+
 
 def train(
     module: VicinalModule,
@@ -52,7 +54,7 @@ def train(
     validate_every = None if data.validation is None else min(settings.validate_every, settings.steps)
     checkpoints = Checkpoints(folder, every=settings.checkpoint_every, validate_every=validate_every)
     with _quiet():
-        trainer = _trainer(settings, validate_every, [*watchers, checkpoints], loggers)
+        trainer = _trainer(settings, validate_every, [_QuietChild(), *watchers, checkpoints], loggers)
         # What dropout draws from is seeded at each step; nobody else should notice.
         with torch.random.fork_rng(devices=[]), _forwarded_signals(trainer) as forwarded:
             try:
@@ -104,19 +106,30 @@ def _trainer(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the engine's tips and notes, which speak of its own calls and not of the user's."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\.")
-            # With float16 the first steps may overflow and be left out, which the scale of the loss is there for.
-            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            _silence()
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _silence() -> _QuietChild:
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\.")
+    # With float16 the first steps may overflow and be left out, which the scale of the loss is there for.
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+    return _QuietChild()
+
+
+class _QuietChild(Callback):
+    """Silences a spawned process, which inherits nothing, as soon as the trainer and its callbacks arrive there."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _silence, ()
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def full_precision(x: Tensor) -> Tensor:
 
 def random_direction(x: Tensor, generator: torch.Generator) -> Tensor:
     """Gaussian directions of norm 1, shaped and typed like ``x``, from a CPU generator."""
-    return unit(torch.randn(x.shape, generator=generator).to(x.device, x.dtype))
+    return unit(torch.randn(x.shape, generator=generator).to(x.device, x.dtype, non_blocking=True))
 
 
 def adversarial_direction(

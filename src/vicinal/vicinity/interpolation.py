@@ -56,7 +56,8 @@ def draw_mixing(
     if fold:
         lam = torch.maximum(lam, 1 - lam)
     partner = torch.randperm(count, generator=generator)
-    return Mixing(lam.to(device, torch.float32), partner.to(device))
+    # Not blocking: on a GPU the step goes on without waiting for the copy.
+    return Mixing(lam.to(device, torch.float32, non_blocking=True), partner.to(device, non_blocking=True))
 
 
 def mix(first: Tensor, second: Tensor, lam: Tensor) -> Tensor:

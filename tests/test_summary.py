@@ -1,0 +1,174 @@
+"""A grid's table: its numbers against numbers worked out by hand, and what it says where something is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vicinal.errors import InputError
+from vicinal.grid import Grid, run_path
+from vicinal.summary import collect, grid_table
+
+
+def run(
+    seed: int,
+    last: float | None,
+    best: float | None,
+    *,
+    labels: int = 50,
+    seconds: float = 2.0,
+    test: bool = True,
+    **about: Any,
+) -> dict[str, Any]:
+    """What ``evaluation.json`` says, as far as the table reads it."""
+    part = None if last is None else {"n": 100, "error": {"last": last, "best_validation": best}}
+    provenance = {
+        "seed": seed,
+        "labels": labels,
+        "training_seconds": seconds,
+        "backbone": "mlp",
+        "parameters": 1234,
+        "steps": 600,
+        "preprocess": "normalise",
+        "space": None,
+        "commit": "abc123",
+        "version": "0.1.0",
+        "machine": {"torch": "2.13.0", "processor": "a processor"},
+    }
+    return {
+        "test": part if test else None,
+        "validation": {"n": 10, "error": {"last": 0.5, "best_validation": 0.25}} if last is not None else None,
+        "provenance": provenance | about,
+    }
+
+
+def results(*rows: tuple[str, list[dict[str, Any]]], asked: int = 3, **values: Any) -> dict[str, Any]:
+    made = [{"data": "digits", "row": name, "seeds_asked": asked, "runs": runs} for name, runs in rows]
+    return {"grid": "g", "title": "T", "about": "", "baseline": "supervised", "command": None, "rows": made} | values
+
+
+SUPERVISED = ("supervised", [run(0, 0.20, 0.18), run(1, 0.30, 0.28), run(2, 0.40, 0.38)])
+ICT = ("ict", [run(0, 0.05, 0.06, seconds=1), run(1, 0.10, 0.09, seconds=2), run(2, 0.15, 0.15, seconds=6)])
+
+
+def cells(values: dict[str, Any]) -> list[dict[str, str]]:
+    table = grid_table(values)
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def test_numbers_against_those_worked_out_by_hand() -> None:
+    supervised, ict = cells(results(SUPERVISED, ICT))
+    # Standard deviations of three equally spaced values with n - 1: their distance.
+    assert supervised == {
+        "method": "supervised",
+        "labels": "50",
+        "test error %, last": "30.00 ± 10.00",
+        "best validation": "28.00 ± 10.00",
+        "of baseline": "1.00",
+        "seeds": "3",
+        "seconds": "2.0",
+    }
+    assert ict["test error %, last"] == "10.00 ± 5.00"
+    # Mean 10, squares 16 + 1 + 25 over 2: 4.58.
+    assert ict["best validation"] == "10.00 ± 4.58"
+    assert ict["of baseline"] == "0.33"
+    assert ict["seconds"] == "3.0"
+
+
+def test_one_seed_has_no_deviation() -> None:
+    (row,) = cells(results(("ict", [run(4, 0.1234, 0.2)]), asked=1))
+    assert row["test error %, last"] == "12.34"
+
+
+def test_an_unfinished_grid_says_how_many_and_compares_equal_seeds() -> None:
+    half = ("ict", [run(1, 0.10, 0.09)])
+    nothing = ("vat", [])
+    _, ict, vat = cells(results(SUPERVISED, half, nothing))
+    assert ict["seeds"] == "1 of 3"
+    assert ict["of baseline"] == "0.33"  # 0.10 / 0.30 of the same seed; of the mean over all seeds it would be the same
+    _, other, _ = cells(results(SUPERVISED, ("ict", [run(2, 0.10, 0.09)]), nothing))
+    assert other["of baseline"] == "0.25"  # 0.10 / 0.40
+    assert (vat["labels"], vat["test error %, last"], vat["of baseline"], vat["seeds"], vat["seconds"]) == (
+        "-",
+        "-",
+        "-",
+        "0 of 3",
+        "-",
+    )
+
+
+@pytest.mark.parametrize("baseline", [None, "supervised"])
+def test_a_missing_baseline_leaves_its_column_empty(baseline: str | None) -> None:
+    (row,) = cells(results(ICT, baseline=baseline))
+    assert row["of baseline"] == "-"
+    perfect = ("supervised", [run(seed, 0.0, 0.0) for seed in range(3)])
+    assert [row["of baseline"] for row in cells(results(perfect, ICT))] == ["-", "-"]
+
+
+def test_the_baseline_is_that_of_the_same_number_of_labels_and_data() -> None:
+    more = [run(seed, 0.10, 0.1, labels=100) for seed in range(3)]
+    values = results(SUPERVISED, ICT, ("supervised", more), ("ict", [run(0, 0.05, 0.05, labels=100)]))
+    assert [row["of baseline"] for row in cells(values)] == ["1.00", "0.33", "1.00", "0.50"]
+    values["rows"][2]["data"] = values["rows"][3]["data"] = "moons"
+    table = grid_table(values)
+    assert table.columns[0] == "data"
+    assert [row[0] for row in table.rows] == ["digits", "digits", "moons", "moons"]
+
+
+def test_perfect_runs_are_counted_where_there_are_any() -> None:
+    assert "without error" not in grid_table(results(SUPERVISED, ICT)).columns
+    solved = ("ict", [run(0, 0.0, 0.0), run(1, 0.10, 0.0), run(2, 0.0, 0.0)])
+    assert [row["without error"] for row in cells(results(SUPERVISED, solved))] == ["0 of 3", "2 of 3"]
+
+
+def test_validation_stands_in_for_a_test_part_and_says_so() -> None:
+    rows = ("ict", [run(seed, 0.1, 0.1, test=False) for seed in range(3)])
+    table = grid_table(results(rows))
+    assert "50.00 ± 0.00" in table.rows[0]
+    assert "25.00 ± 0.00" in table.rows[0]
+    assert "no test part: validation errors" in table.notes
+    assert "no test part: validation errors" not in grid_table(results(ICT)).notes
+
+
+def test_runs_that_measured_nothing_are_counted_as_runs() -> None:
+    (row,) = cells(results(("ict", [run(seed, None, None) for seed in range(3)])))
+    assert (row["test error %, last"], row["seeds"]) == ("-", "3")
+
+
+def test_notes_say_how_the_numbers_were_made() -> None:
+    adversarial = ("advmixup", [run(5, 0.1, 0.1, space="pixels", commit=None)])
+    table = grid_table(results(SUPERVISED, adversarial, about="About it.", command="vicinal benchmark g.yaml"))
+    notes = "\n".join(table.notes)
+    for text in (
+        "About it.",
+        "seeds 0, 1, 2, 5",
+        "mlp (1234 parameters)",
+        "600 steps",
+        "advmixup: pixels",
+        "commit abc123, unknown",
+        "torch 2.13.0",
+        "command: vicinal benchmark g.yaml",
+    ):
+        assert text in notes
+    assert "supervised: None" not in notes
+
+
+def test_collecting_takes_the_finished_runs_of_the_grid_and_no_others(tmp_path: Path) -> None:
+    grid = Grid.of("g", {"base": {"data": "digits"}, "rows": ["supervised", "ict"], "seeds": [0, 1]})
+    with pytest.raises(InputError, match="none of its 4 runs is finished"):
+        collect(grid, tmp_path)
+    for cell in (grid.cells[1], grid.cells[2]):
+        folder = run_path(tmp_path, cell.experiment)
+        folder.mkdir()
+        (folder / "evaluation.json").write_text(json.dumps(run(cell.experiment.seed, 0.2, 0.1)), encoding="utf-8")
+    (tmp_path / "another").mkdir()
+    found = collect(grid, tmp_path, command="c")
+    assert [[part["provenance"]["seed"] for part in row["runs"]] for row in found["rows"]] == [[1], [0]]
+    assert [row["seeds_asked"] for row in found["rows"]] == [2, 2]
+    assert json.loads(json.dumps(found)) == found
+    assert [row["seeds"] for row in cells(found)] == ["1 of 2", "1 of 2"]
+    # Seeds 1 and 0 have no seed in common, so there is nothing to compare.
+    assert [row["of baseline"] for row in cells(found)] == ["1.00", "-"]
