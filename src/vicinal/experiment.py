@@ -16,8 +16,7 @@ from vicinal.data import SOURCES, Augment, Split, source_settings
 from vicinal.errors import InputError, nearest
 from vicinal.methods import METHODS, Method
 from vicinal.networks import NETWORKS, PreprocessName, network_settings
-from vicinal.settings import Choice, build, parse_settings, settings_of, shortened
-from vicinal.settings import read_yaml as read_yaml
+from vicinal.settings import Choice, build, parse_settings, read_yaml, settings_of, shortened
 from vicinal.training.config import Training
 from vicinal.training.teacher import TeacherSettings
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -100,9 +100,9 @@ def fit(
     if tensorboard:
         require("tensorboard", "tensorboard", "writing TensorBoard logs")
     run = Run(output)
-    fresh = not run.path.exists()
+    made = [path for path in (run.path, *run.path.parents) if not path.exists()]
     with run.locked():
-        _run(experiment, run, resume=resume, fresh=fresh, progress=progress, tensorboard=tensorboard, command=command)
+        _run(experiment, run, resume=resume, made=made, progress=progress, tensorboard=tensorboard, command=command)
     return run
 
 
@@ -112,10 +112,10 @@ def finish(experiment: Experiment, output: str | os.PathLike[str], *, command: s
     Waits while another process is at it. Arguments and errors are those of `fit`.
     """
     run = Run(output)
-    fresh = not run.path.exists()
+    made = [path for path in (run.path, *run.path.parents) if not path.exists()]
     with run.locked(wait=True):
         if not run.is_finished:
-            _run(experiment, run, resume=run.experiment_file.is_file(), fresh=fresh, command=command)
+            _run(experiment, run, resume=run.experiment_file.is_file(), made=made, command=command)
     return run
 
 
@@ -124,7 +124,7 @@ def _run(
     run: Run,
     *,
     resume: bool,
-    fresh: bool,
+    made: list[Path],
     progress: bool = False,
     tensorboard: bool = False,
     command: str | None = None,
@@ -139,8 +139,9 @@ def _run(
             # A run that failed before its first checkpoint leaves nothing that could be resumed, so it leaves nothing.
             if not resume and not run.last.exists():
                 run.clear()
-                if fresh:
-                    shutil.rmtree(run.path)
+                for path in made:
+                    with contextlib.suppress(OSError):  # another run may lie beside it by now
+                        path.rmdir()
             raise
         evaluate(run, parts, command=command)
 

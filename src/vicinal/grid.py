@@ -26,9 +26,9 @@ from typing import Any, NamedTuple, Self
 
 from vicinal import machine
 from vicinal.errors import InputError, nearest
-from vicinal.experiment import Experiment, merge, read_yaml
+from vicinal.experiment import Experiment, merge
 from vicinal.runs import Run
-from vicinal.settings import Choice
+from vicinal.settings import Choice, read_yaml
 
 _AXES = (("data", None), ("labels", None), ("seeds", 0))
 _KEYS = ("title", "about", "base", "labels", "data", "rows", "seeds", "baseline")

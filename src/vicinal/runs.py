@@ -78,7 +78,9 @@ class Run:
         if not self.is_finished:
             raise InputError(f"{self.path}: the run is not finished; go on with: vicinal fit --resume {self.path}")
         try:
-            values: dict[str, Any] = json.loads(self.evaluation_file.read_text(encoding="utf-8"))
+            values = json.loads(self.evaluation_file.read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError("not a mapping")
         except ValueError as error:
             raise InputError(
                 f"{self.evaluation_file}: damaged ({error}); write it anew with: vicinal evaluate {self.path}"
@@ -145,7 +147,7 @@ class Run:
 
     def clear(self) -> None:
         """Remove what a run that failed before its first checkpoint wrote; it was an empty directory before."""
-        for item in self._contents():
+        for item in self.path.iterdir():
             shutil.rmtree(item) if item.is_dir() else item.unlink()
 
     def _contents(self) -> list[Path]:

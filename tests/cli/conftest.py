@@ -136,7 +136,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Iterator[
             folder.mkdir(parents=True, exist_ok=True)
             image.fromarray(np.zeros((8, size), dtype=np.uint8)).save(folder / "é 1.png")
     whole = (root / "images" / "cut" / "0" / "é 1.png").read_bytes()
-    (root / "images" / "cut" / "0" / "é 1.png").write_bytes(whole[:-20])
+    (root / "images" / "cut" / "0" / "é 1.png").write_bytes(whole[:45])
     (root / "runs" / "empty").mkdir()
     for name in ("done", "unfinished", "corrupt", "held", "damaged"):
         shutil.copytree(finished, root / "runs" / name)

@@ -94,6 +94,7 @@ def test_a_name_that_is_no_text_can_be_written(tmp_path: Path) -> None:
         ((5, 6, 8), (1, 6, 8)),
         ((5, 48), (48,)),
         ((5, 3, 6, 3), (3, 6, 3)),
+        ((5, 3, 3, 3), (3, 3, 3)),
     ],
 )
 def test_arrays_in_every_layout(tmp_path: Path, key: str, given: tuple[int, ...], shape: tuple[int, ...]) -> None:

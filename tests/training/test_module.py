@@ -16,7 +16,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from vicinal import machine
 from vicinal.data import Augment, Batch
 from vicinal.errors import InputError
 from vicinal.experiment import Experiment
@@ -28,11 +27,10 @@ from vicinal.training.module import VicinalModule
 
 torch.set_num_threads(1)
 pytestmark = [
-    # What Lightning says of a plain Trainer without validation data, and torch of its own compiler.
+    # What Lightning says of a plain Trainer without validation data, and of one that resumes.
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before"),
-    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated"),
 ]
 
 
@@ -270,51 +268,3 @@ def test_memory_and_time_of_a_step_stay_the_same(tmp_path: Path) -> None:
     assert module.teacher is not None
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in module.teacher.parameters())
     assert all(buffer.grad_fn is None for buffer in module.buffers())
-
-
-def test_channels_last_gives_the_same_numbers_up_to_rounding(tmp_path: Path) -> None:
-    # Without dropout and noise: those draw in the order in which the numbers lie.
-    network = {"name": "small_cnn", "widths": [4, 6]}
-    weights = [
-        trained(described(network=network, training={"channels_last": last, "steps": 3}), tmp_path / str(last))
-        for last in (True, False)
-    ]
-    for key, value in weights[0].items():
-        if isinstance(value, Tensor):
-            torch.testing.assert_close(value, weights[1][key], rtol=1e-3, atol=1e-4)
-
-
-def test_the_allocator_changes_no_bit(tmp_path: Path) -> None:
-    import platform
-
-    assert machine.tune_allocator() is (platform.libc_ver()[0] == "glibc")
-    first = trained(described(), tmp_path / "default")
-    assert same(first, trained(described(training={"tune_allocator": True}), tmp_path / "tuned"))
-
-
-@pytest.mark.slow  # the compiler's own start
-@pytest.mark.parametrize("broken", [False, True])
-def test_compiled_or_told_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool) -> None:
-    experiment = described(
-        "supervised", network={"name": "mlp", "hidden": [4]}, augment={}, training={"compile": True, "steps": 4}
-    )
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    torch._dynamo.reset()
-    if broken:
-        monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(tmp_path / "no-such-compiler")))
-        with pytest.raises(InputError, match=r"^training.compile: .*leave it off"):
-            fit(experiment, tmp_path / "run", progress=False)
-        assert not (tmp_path / "run").exists()
-        return
-    plain = trained(
-        described("supervised", network={"name": "mlp", "hidden": [4]}, augment={}, training={"steps": 4}),
-        tmp_path / "plain",
-    )
-    try:
-        compiled = trained(experiment, tmp_path / "run")
-    except InputError as error:
-        assert "training.compile" in str(error)  # noqa: PT017
-        pytest.skip(f"nothing to compile with: {error}")
-    for key, value in plain.items():
-        if isinstance(value, Tensor):
-            torch.testing.assert_close(value, compiled[key], rtol=1e-4, atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -52,7 +53,7 @@ def arrays(path: str, *, layout: Layout = "auto") -> Dataset:
         with Path(path).expanduser().open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             for key in file.files:
                 read[_ALIASES.get(key, key)] = file[key]
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a readable .npz file of plain arrays ({str(error).splitlines()[0]})") from error
     for key in ("x_train", "y_train"):
         if key not in read:

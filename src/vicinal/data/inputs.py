@@ -83,7 +83,7 @@ def _array(path: Path, shape: tuple[int, ...]) -> Tensor:
     where = f"{path}: {key}"
     layout: Layout = "auto"
     if values.ndim == 4 and len(shape) == 3:
-        # The run tells which axis holds the channels, so that nothing has to be guessed.
+        # The run tells which axis holds the channels, so that nothing is guessed; where both fit, the first.
         orders: dict[tuple[int, ...], Layout] = {(*shape[1:], shape[0]): "NHWC", shape: "NCHW"}
         layout = orders.get(values.shape[1:], "auto")
     if layout != "auto" or values.ndim != 4:

@@ -194,7 +194,7 @@ class Method(nn.Module):
         nn.Module.__init__(self)
         return self
 
-    def loss(self, step: Step) -> dict[str, Term]:  # noqa: ARG002
+    def loss(self, step: Step) -> dict[str, Term]:
         """Named loss terms of one step; the same names at every step. The labelled pass comes first in every method."""
         raise TypeError(f"{type(self).__name__} defines no loss")
 

@@ -22,8 +22,9 @@ class ICT(Method):
         L = mixup CE on (x, y) + w(t) mean_{i,c} ( softmax f_theta(lambda u_i + (1 - lambda) u_pi(i))_c - t_ic )^2
         t_i = lambda q_i + (1 - lambda) q_pi(i)
 
-    No gradient reaches q. Source: Verma et al. 2019, IJCAI. Official code, as options: targets mixed in logit space, the
-    teacher started from another initialisation (``teacher.init``), further passes that only move running statistics.
+    No gradient reaches q. Source: Verma et al. 2019, IJCAI. Official code, as options: targets mixed in logit space,
+    the teacher started from another initialisation (``teacher.init``), further passes that only move running
+    statistics.
 
     Args:
         alpha: Beta parameter of both mixings, > 0 (published: 1.0 on CIFAR-10, 0.1 on SVHN).

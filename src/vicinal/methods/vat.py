@@ -33,8 +33,8 @@ class VAT(Method):
 
     Batch norm: every unlabelled pass uses batch statistics and leaves the running ones alone; only the labelled pass
     updates them. With shared masks (the authors' TensorFlow code) the target comes from the same function as the
-    search, and the direction is of second order; with fresh masks (their Chainer code) and dropout it is of first order.
-    Source: Miyato et al. 2018, TPAMI.
+    search, and the direction is of second order; with fresh masks (their Chainer code) and dropout it is of first
+    order. Source: Miyato et al. 2018, TPAMI.
 
     Args:
         epsilon: L2 radius in ``space``, >= 0 (published, CIFAR-10 after ZCA: 10, or 8 with augmentation; SVHN in

@@ -104,8 +104,8 @@ def _imported(path: str) -> Callable[..., Any]:
     module, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
     try:
         found = importlib.import_module(module)
-    except (ImportError, ValueError) as error:
-        raise InputError(f"network: cannot import {module!r} of {path!r}: {error}") from error
+    except Exception as error:  # whatever the user's own module raises while it is imported
+        raise InputError(f"network: cannot import {module!r} of {path!r}: {_first_line(error)}") from error
     target = found
     for part in attribute.split("."):
         if not hasattr(target, part):

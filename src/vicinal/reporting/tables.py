@@ -55,15 +55,16 @@ class Table:
 
     def terminal(self) -> Any:
         """The table as a rich renderable."""
+        from rich import box
         from rich.console import Group
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        made = RichTable(title=self.title, title_justify="left", title_style="bold")
+        made = RichTable(title=Text(self.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for i, column in enumerate(self.columns):
-            made.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+            made.add_column(Text(column), justify="left" if i == 0 else "right", no_wrap=True)
         for row in self.rows:
-            made.add_row(*row)
+            made.add_row(*map(Text, row))  # as they are: a path may hold what rich takes for markup
         return Group(made, *(Text(f"  {note}", style="dim") for note in self.notes))
 
 

@@ -70,10 +70,10 @@ def adversarial_direction(
         generator: CPU generator of the random start.
 
     Returns:
-        Directions of norm 1, like ``x`` in at least float32, detached. Where the gradient is exactly zero the last direction
-        stays.
+        Directions of norm 1, like ``x`` in at least float32, detached. Where the gradient is exactly zero the last
+        direction stays.
 
-    Source: Miyato et al. 2018, eqs. 8-12 (VAT); the AdvMixup slides cite it for r.
+    Source: Miyato et al. 2018 (VAT), which the AdvMixup slides cite for r.
     """
     x = full_precision(x.detach())
     d = random_direction(x, generator)
