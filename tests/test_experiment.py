@@ -195,7 +195,7 @@ def test_reading_a_file_names_it_in_every_error(tmp_path: Path) -> None:
     for text, words in (
         (None, "cannot be read"),
         ("a: [", "not valid YAML"),
-        ("- a", "expected a mapping"),
+        ("- a", "at the top level"),
         ("data: digits\nmethod: itc", "did you mean 'ict'"),
     ):
         if text is not None:

@@ -113,13 +113,17 @@ def test_what_is_wrong_with_a_grid_file_is_one_line(values: dict[str, Any], word
     assert "\n" not in str(caught.value)
 
 
-def test_finished_cells_are_never_run_twice(tmp_path: Path, fits: list[str]) -> None:
+def test_finished_cells_are_never_run_twice(
+    tmp_path: Path, fits: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     grid = Grid.of("g", described())
     assert run_grid(grid, tmp_path, jobs=1) == {}
     assert sorted(fits) == sorted(cell.experiment.key for cell in grid.cells)
     fits.clear()
+    capsys.readouterr()
     assert run_grid(grid, tmp_path, jobs=1) == {}
     assert fits == []
+    assert capsys.readouterr().err == "4 of 4 runs are finished already\n"
     # Another grid over the same store shares what it has in common, under whatever name.
     rows = [{"label": "no unlabelled data", "method": "supervised"}]
     assert run_grid(Grid.of("h", described(rows=rows, seeds=[0, 1, 2])), tmp_path, jobs=1) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import json
 import os
@@ -17,11 +18,11 @@ from torch import nn
 
 import vicinal
 from vicinal import machine
-from vicinal.data import Dataset, Examples, SplitIndices, eval_batches, load, make_split
+from vicinal.data import Dataset, Examples, SplitIndices, Subset, eval_batches, load, make_split
 from vicinal.errors import InputError, require
 from vicinal.evaluation import Figures, figures
 from vicinal.experiment import Experiment
-from vicinal.networks import Classifier, build_network, fit_preprocess
+from vicinal.networks import Classifier, auto_name, build_network, fit_preprocess, unfitted_preprocess
 from vicinal.randomness import seed_of
 from vicinal.runs import Run, write_atomic
 from vicinal.training import Training
@@ -48,22 +49,32 @@ class Assembled:
             raise InputError("augment: crops and flips are for images, and these are feature vectors; leave them off")
         self.split = make_split(self.dataset, experiment.split, experiment.seed)
 
-    def network(self, purpose: str = "initialisation") -> Classifier:
-        """A freshly initialised network: the same for the same experiment, another for another ``purpose``."""
-        x = self.dataset.train.x
+    @functools.cached_property
+    def preprocess(self) -> nn.Module:
+        """The preprocessing layer, fitted on the clean training images, those of validation left out."""
         rows = torch.cat([self.split.labelled, self.split.unlabelled]).unique()
-        preprocess = fit_preprocess(self.experiment.preprocess, x[rows] if isinstance(x, torch.Tensor) else x)
+        return fit_preprocess(self.experiment.preprocess, Subset(self.dataset.train.x, rows))
+
+    def network(self, purpose: str = "initialisation", *, fitted: bool = True) -> Classifier:
+        """A freshly initialised network: the same for the same experiment, another for another ``purpose``.
+
+        Args:
+            purpose: names the draws.
+            fitted: with the fitted preprocessing; without, its buffers wait for saved weights.
+        """
+        name, shape = self.experiment.preprocess, self.dataset.shape
+        preprocess = copy.deepcopy(self.preprocess) if fitted else unfitted_preprocess(name, shape)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.experiment.seed, purpose))
-            return build_network(self.experiment.network, self.dataset.shape, len(self.dataset.classes), preprocess)
+            return build_network(self.experiment.network, shape, len(self.dataset.classes), preprocess)
 
-    def module(self) -> VicinalModule:
-        """The LightningModule that trains a fresh network."""
+    def module(self, *, fitted: bool = True) -> VicinalModule:
+        """The LightningModule that trains a fresh network, or with ``fitted=False`` one that takes saved weights."""
         from vicinal.training.module import VicinalModule
 
-        independent: Callable[[], nn.Module] = lambda: self.network("teacher initialisation")  # noqa: E731
+        independent: Callable[[], nn.Module] = lambda: self.network("teacher initialisation", fitted=fitted)  # noqa: E731
         return VicinalModule(
-            self.network(),
+            self.network(fitted=fitted),
             self.method,
             self.experiment.training,
             augment=self.experiment.augment,
@@ -187,7 +198,7 @@ def evaluate(run: Run, parts: Assembled | None = None, *, command: str | None = 
         "steps": {"last": last.step, "best_validation": None if best is None else best.step},
         "provenance": _provenance(parts, last.network)
         | {
-            "training_seconds": round(_kept_by_checkpoints(content)["seconds"], 2),
+            "training_seconds": round(content["callbacks"]["Checkpoints"]["seconds"], 2),
             "command": _command_of(run) or command or shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]]),
         },
     }
@@ -203,12 +214,14 @@ def _is_trained(run: Run, experiment: Experiment) -> bool:
 
 
 def _train(parts: Assembled, run: Run, *, progress: bool, tensorboard: bool) -> None:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
     from vicinal.training.callbacks import MetricsFile, ProgressBar
     from vicinal.training.engine import train
     from vicinal.training.loading import TrainingData
 
     experiment, training = parts.experiment, parts.experiment.training
-    module = parts.module()
+    module = parts.module(fitted=not run.last.exists())
     if run.last.exists():
         if SplitIndices.load(run.split_file).digest != parts.split.digest:
             raise InputError(
@@ -231,15 +244,9 @@ def _train(parts: Assembled, run: Run, *, progress: bool, tensorboard: bool) -> 
         data,
         run.checkpoints,
         watchers=watchers,
-        loggers=[_tensorboard(run)] if tensorboard else [],
+        loggers=[TensorBoardLogger(str(run.path), name="tensorboard", version="")] if tensorboard else [],
         resume_from=run.last if run.last.exists() else None,
     )
-
-
-def _tensorboard(run: Run) -> Any:
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    return TensorBoardLogger(str(run.path), name="tensorboard", version="")
 
 
 def _device(training: Training) -> str:
@@ -255,16 +262,9 @@ def _columns(last: Figures, best: Figures | None) -> dict[str, Any]:
     """Each figure at the last and at the selected step."""
     columns: dict[str, Any] = {"n": last.n}
     for name in ("error", "nll"):
-        columns[name] = {
-            "last": getattr(last, name),
-            "best_validation": None if best is None else getattr(best, name),
-        }
+        at_best = None if best is None else getattr(best, name)
+        columns[name] = {"last": getattr(last, name), "best_validation": at_best}
     return columns
-
-
-def _kept_by_checkpoints(content: dict[str, Any]) -> dict[str, Any]:
-    """What the callback `Checkpoints` saved with a checkpoint."""
-    return next(state for key, state in content["callbacks"].items() if key.startswith("Checkpoints"))
 
 
 def _command_of(run: Run) -> str | None:
@@ -285,7 +285,7 @@ def _provenance(parts: Assembled, network: nn.Module) -> dict[str, Any]:
         "unlabelled": len(parts.split.unlabelled) if parts.method.needs.views else 0,
         "split": parts.split.digest,
         "data": {"name": experiment.data.name, **parts.dataset.source},
-        "backbone": experiment.network.name,
+        "backbone": auto_name(parts.dataset.shape) if experiment.network.name == "auto" else experiment.network.name,
         "parameters": sum(p.numel() for p in network.parameters()),
         "preprocess": experiment.preprocess,
         "method": experiment.method.name,

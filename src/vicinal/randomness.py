@@ -23,6 +23,17 @@ def seed_of(seed: int, purpose: str, *counters: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
+def seed_global(seed: int, device: torch.device) -> None:
+    """Set the global generators that a network's own random layers draw from: the CPU's and that of ``device``.
+
+    Not through ``torch.manual_seed``: at every call that formats a stack trace for each kind of device there is not,
+    which costs more than a small network's layer.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
+
+
 def generator(seed: int, purpose: str, *counters: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator for one purpose (``"split"``, ``"sampling"``, ``"mixing"``, ...) and counters."""
     made = torch.Generator(device=device)

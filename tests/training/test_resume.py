@@ -1,6 +1,6 @@
 """A run that was killed or interrupted and resumed is the uninterrupted run, to the bit.
 
-A server process imports everything once and forks a fresh process for each run, so that killing one costs little.
+Each run is a process of its own, forked from one that has imported everything (`run_server.py`): killing costs little.
 """
 
 from __future__ import annotations
@@ -24,83 +24,14 @@ from vicinal.runs import Run
 
 torch.set_num_threads(1)
 
-SERVER = r"""
-import json, os, signal, sys
-import torch
-torch.set_num_threads(1)
-import filelock, lightning.pytorch, safetensors.torch, torch._dynamo
-from vicinal import fitting, machine
-from vicinal.experiment import Experiment
-from vicinal.training import callbacks, engine, module
-
-# What every run needs, once: the forked processes inherit it.
-fitting.Assembled(Experiment.of(data="digits", method="advmixup", labels=50, recipe="none")).module()
-machine.commit()
-
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def before(owner, name, when, act):
-    inner = getattr(owner, name)
-    def outer(*args, **kwargs):
-        if when(*args, **kwargs):
-            act()
-        return inner(*args, **kwargs)
-    setattr(owner, name, outer)
-
-def at_save(self, trainer, name, **_):
-    return name == job["kill_in_save"][0] and trainer.global_step == job["kill_in_save"][1]
-
-def cut(self, partial, **_):
-    with open(partial, "wb") as file:
-        file.write(b"half")
-    kill()
-
-for line in sys.stdin:
-    job = json.loads(line)
-    child = os.fork()
-    if child:
-        print(child, flush=True)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
-        continue
-    if job.get("kill_at_step") is not None:
-        before(module.VicinalModule, "training_step", lambda _, batch, __: batch.step == job["kill_at_step"], kill)
-    if job.get("signal_at_step") is not None:
-        number, step = job["signal_at_step"]
-        before(module.VicinalModule, "training_step", lambda self, batch, index: batch.step == step,
-               lambda: os.kill(os.getpid(), number))
-    if job.get("kill_in_save"):
-        from lightning.pytorch import Trainer
-        before(callbacks.Checkpoints, "_save", at_save, lambda: setattr(Trainer, "save_checkpoint", cut))
-    if job.get("kill_in_row"):
-        def torn(self, trainer, values):
-            if trainer.global_step == job["kill_in_row"]:
-                with self.path.open("a") as file:
-                    file.write(str(trainer.global_step)[:1])
-                    file.flush()
-                    kill()
-            row(self, trainer, values)
-        row, callbacks.MetricsFile._append = callbacks.MetricsFile._append, torn
-    if job.get("kill_before"):
-        before(fitting, job["kill_before"], lambda *_, **__: True, kill)
-    try:
-        fitting.fit(Experiment.of(job["experiment"]), job["output"], resume=job["resume"], progress=False, command="c")
-    except KeyboardInterrupt as error:
-        os._exit(130 if type(error) is callbacks.Interrupted else 131)
-    except BaseException as error:
-        print(type(error).__name__, error, file=sys.stderr, flush=True)
-        os._exit(1)
-    os._exit(0)
-"""
-
 
 class Server:
     """Runs experiments in processes of their own."""
 
     def __init__(self) -> None:
+        script = Path(__file__).with_name("run_server.py")
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-W", "error", str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def start(self, experiment: dict[str, Any], output: Path, **job: Any) -> int:
@@ -267,6 +198,7 @@ def _wait_for_row(run: Run, step: int, pid: int) -> None:
         {"kill_in_save": ["last.ckpt", 12]},  # half of a checkpoint is written
         {"kill_in_save": ["last.ckpt", 3]},  # half of the first one
         {"kill_in_save": ["best.ckpt", 5]},
+        {"kill_in_validation": 15},  # between the step and the checkpoint, which waits for the validation
         {"kill_in_row": 13},  # half of a row of metrics
         {"kill_in_row": 1},
         {"kill_before": "evaluate"},  # trained, not evaluated
@@ -288,7 +220,7 @@ def test_a_signal_saves_the_very_step_and_stops(
     server: Server, whole: Any, tmp_path: Path, number: signal.Signals, step: int
 ) -> None:
     run = Run(tmp_path / "run")
-    assert server.run(described(), run.path, signal_at_step=[int(number), step]) == 130
+    assert server.run(described(), run.path, signal_at_step=[int(number), step, 1]) == 130
     assert run.checkpoint("last")["global_step"] == step + 1
     assert rows(run)[-1].split(",")[0] == str(step + 1)
     # The state is the step's: killed in the next one, nothing of it is lost.
@@ -296,3 +228,21 @@ def test_a_signal_saves_the_very_step_and_stops(
     if step < 23:
         assert server.run(described(), run.path) == 0
     assert_same(run.path, whole(described()))
+
+
+def test_a_second_signal_stops_at_once(server: Server, whole: Any, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    assert server.run(described(), run.path, signal_at_step=[int(signal.SIGINT), 8, 2]) == 130
+    assert run.checkpoint("last")["global_step"] == 6
+    assert server.run(described(), run.path) == 0
+    assert_same(run.path, whole(described()))
+
+
+@pytest.mark.parametrize("kill_at_step", [8, 13, 17])
+def test_the_lowest_validation_error_so_far_is_not_forgotten(server: Server, tmp_path: Path, kill_at_step: int) -> None:
+    run, job = Run(tmp_path / "run"), {"errors": {"5": 0.9, "10": 0.25, "15": 0.5, "20": 0.25}}
+    assert server.run(described(), run.path, kill_at_step=kill_at_step, **job) == -signal.SIGKILL
+    assert server.run(described(), run.path, **job) == 0
+    assert run.checkpoint("best_validation")["global_step"] == 10
+    kept = run.checkpoint("last")["callbacks"]["Checkpoints"]
+    assert (kept["best_error"], kept["best_step"]) == (0.25, 10)

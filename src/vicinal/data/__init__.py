@@ -7,7 +7,7 @@ from vicinal.data.augment import Augment, augment, views
 from vicinal.data.builtin import circle_rings
 from vicinal.data.inputs import read_inputs
 from vicinal.data.sources import SOURCES, load, source_settings
-from vicinal.data.split import Split, SplitIndices, make_split
+from vicinal.data.split import Split, SplitIndices, Subset, make_split
 from vicinal.data.streams import Batches, Stream, eval_batches
 from vicinal.data.types import Batch, Dataset, Examples, Rows, as_float
 
@@ -22,6 +22,7 @@ __all__ = [
     "Split",
     "SplitIndices",
     "Stream",
+    "Subset",
     "as_float",
     "augment",
     "circle_rings",

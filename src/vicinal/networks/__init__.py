@@ -1,5 +1,6 @@
 """What is trained: networks with preprocessing inside, and the policy of each of their passes."""
 
+from vicinal.networks.auto import auto_name
 from vicinal.networks.classifier import Classifier
 from vicinal.networks.cnn13 import cnn13
 from vicinal.networks.factory import NETWORKS, build_network, network_settings
@@ -29,6 +30,7 @@ __all__ = [
     "PreprocessName",
     "ZCAVariant",
     "applied",
+    "auto_name",
     "build_network",
     "cnn13",
     "fit_normalise",

@@ -215,7 +215,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
             torch.default_generator.manual_seed(seed)
             yield
         return
-    accelerator = torch.get_device_module(device)
+    accelerator = getattr(torch, device.type)
     index = accelerator.current_device() if device.index is None else device.index
     with torch.random.fork_rng(devices=[index], device_type=device.type):
         torch.default_generator.manual_seed(seed)

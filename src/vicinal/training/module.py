@@ -14,7 +14,7 @@ from vicinal.data import Augment, Batch, as_float, views
 from vicinal.errors import InputError
 from vicinal.methods import Method, Step, Term
 from vicinal.networks import Classifier
-from vicinal.randomness import generator, seed_of
+from vicinal.randomness import generator, seed_global, seed_of
 from vicinal.schedules import Progress, decay
 from vicinal.training.config import Training
 from vicinal.training.teacher import Teacher, TeacherSettings
@@ -119,7 +119,7 @@ class VicinalModule(LightningModule):
         """The weighted sum of the method's terms; every ``log_every`` steps they are kept in ``logged``."""
         step = self.step_of(batch)
         # Dropout and input noise know no generators: the global one is set from the step, so that resuming repeats it.
-        torch.manual_seed(seed_of(step.seed, "network", batch.step))
+        seed_global(seed_of(step.seed, "network", batch.step), step.x.device)
         terms = self.method.loss(step)
         loss = torch.stack([term.weight * term.value for term in terms.values()]).sum()
         self.logged = {}
