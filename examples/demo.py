@@ -12,7 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vicinal.data import load
+from vicinal.cli.output import show
+from vicinal.data import SplitIndices, load
 from vicinal.grid import Grid, run_grid, run_path
 from vicinal.reporting.regions import Panel, regions_figure
 from vicinal.runs import Run
@@ -40,8 +41,8 @@ def main() -> int:
         (OUTPUT / f"{grid.name}.md").write_text(table.markdown(), encoding="utf-8")
         tables.append(table)
     for table in tables:
-        console.print()
-        console.print(table.terminal())
+        print()
+        show(table)
     picture = OUTPUT / "two-circles.png"
     draw(grids[1], picture)
     console.print(f"\nDecision regions on the two circles: {picture}")
@@ -54,8 +55,10 @@ def draw(grid: Grid, path: Path) -> None:
     for (_, _, label), cells in grid.groups():
         run = Run(run_path(STORE, cells[0].experiment))
         error = run.evaluation()["test"]["error"]["last"]
-        panels.append(Panel.of(f"{label}: {error:.1%} test error", run, load(cells[0].experiment.data)))
-    regions_figure(panels, path)
+        title = f"{label}\nseed {cells[0].experiment.seed}, {error:.1%} of the rings wrong"
+        split = SplitIndices.load(run.split_file)
+        panels.append(Panel.of(title, run.network().network, load(cells[0].experiment.data), split))
+    regions_figure(panels, path, columns=len(panels))
 
 
 if __name__ == "__main__":

@@ -11,16 +11,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from vicinal.data import load
+from vicinal.data import SplitIndices, load
 from vicinal.grid import Grid, run_grid, run_path
 from vicinal.reporting.regions import Panel, regions_figure
 from vicinal.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
-SEED = 0
+SEED = 17  # one of those where the labels alone do not suffice
 PICTURES = {
-    "two-circles-works.png": ("supervised", "VAT", "AdvMixup"),
-    "two-circles-fails.png": ("ICT, alpha 1", "AdvMixup, alpha 1", "AdvMixup, own path, alpha 1"),
+    "two-circles-works.png": ("VAT", "AdvMixup", "AdvMixup, own path"),
+    "two-circles-fails.png": ("supervised", "ICT, alpha 1", "AdvMixup, alpha 1"),
 }
 
 
@@ -44,7 +44,8 @@ def panel(grid: Grid, store: str, row: str) -> Panel:
     run = Run(run_path(store, cell.experiment))
     error = run.evaluation()["test"]["error"]["last"]
     title = f"{row[0].upper()}{row[1:]}\nseed {SEED}, {error:.1%} of the rings wrong"
-    return Panel.of(title, run, load(cell.experiment.data))
+    split = SplitIndices.load(run.split_file)
+    return Panel.of(title, run.network().network, load(cell.experiment.data), split)
 
 
 if __name__ == "__main__":

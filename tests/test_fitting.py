@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 import vicinal
-from vicinal import fitting
+from vicinal import assembling, fitting
+from vicinal.assembling import Assembled
 from vicinal.data import Dataset, Examples, load, make_split
 from vicinal.errors import InputError
 from vicinal.experiment import Experiment
-from vicinal.fitting import Assembled, finish, fit
+from vicinal.fitting import finish, fit
 from vicinal.runs import Run
 
 torch.set_num_threads(1)
@@ -129,8 +130,8 @@ def test_labels_that_must_not_be_read_are_not(
     if part == "labelled":  # the control: those are read
         hidden = torch.zeros_like(hidden)
         hidden[rows.labelled[:25]] = True
-    monkeypatch.setattr(fitting, "make_split", lambda *_: rows)
-    monkeypatch.setattr(fitting, "load", lambda _: poisoned(clean, test=part == "test", hidden=hidden))
+    monkeypatch.setattr(assembling, "make_split", lambda *_: rows)
+    monkeypatch.setattr(assembling, "load", lambda _: poisoned(clean, test=part == "test", hidden=hidden))
     if part == "labelled":
         with pytest.raises((InputError, IndexError)):
             fit(described(method), tmp_path / "poisoned", progress=False)

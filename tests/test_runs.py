@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from vicinal.errors import InputError
+from vicinal.evaluating import evaluate
 from vicinal.experiment import Experiment
-from vicinal.fitting import evaluate, fit
+from vicinal.fitting import fit
 from vicinal.runs import Run, write_atomic
 
 torch.set_num_threads(1)

@@ -15,12 +15,12 @@ _COLUMNS = (
     "data",
     "method",
     "labels",
-    "test error %, last",
-    "best validation",
-    "of baseline",
-    "without error",
+    "test error %",
+    "selected",
+    "ratio",
+    "perfect",
     "seeds",
-    "seconds",
+    "s",
 )
 
 
@@ -57,9 +57,9 @@ def collect(grid: Grid, store: str | os.PathLike[str], *, command: str | None = 
 def grid_table(results: Mapping[str, Any]) -> Table:
     """Mean ± std over seeds of the test error, at the end of training and at the lowest validation error.
 
-    The column "of baseline" is the mean error over the baseline's, on the same data, number of labels and seeds. Where
+    The column "ratio" is the mean error over the baseline's, on the same data, number of labels and seeds. Where
     data have no test part, the validation error stands in, and a note says so. Columns that would say the same in
-    every row are left out: "data" where there is one data set, "without error" where no run classifies everything.
+    every row are left out: "data" where there is one data set, "perfect" where no run classifies everything.
 
     Args:
         results: what `collect` gives.
@@ -71,7 +71,7 @@ def grid_table(results: Mapping[str, Any]) -> Table:
     if len({row["data"] for row in rows}) == 1:
         left_out.add("data")
     if not any(error == 0 for row in rows for error in _errors(row, "last").values()):
-        left_out.add("without error")
+        left_out.add("perfect")
     kept = [i for i, column in enumerate(_COLUMNS) if column not in left_out]
     return Table(
         results["title"],
@@ -133,9 +133,13 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     seeds = sorted({item["seed"] for item in about})
     notes.append(
         f"mean ± std over seeds {', '.join(map(str, seeds))}; backbone {values('backbone')} ({values('parameters')} "
-        f"parameters), {values('steps')} steps, preprocessing {values('preprocess')}; last = end of training, best "
-        "validation = lowest validation error (the test part is never used for selection); teacher weights where the "
-        "method has a teacher"
+        f"parameters), {values('steps')} steps, preprocessing {values('preprocess')}; teacher weights where the method "
+        "has a teacher"
+    )
+    notes.append(
+        "test error: at the end of training; selected: at the lowest validation error, the test part is never used for "
+        "selection; ratio: mean test error over that of the baseline; perfect: runs without a wrong answer; s: seconds "
+        "of training a run"
     )
     spaces = {row["row"]: run["provenance"]["space"] for row in results["rows"] for run in row["runs"]}
     named = [f"{name}: {space}" for name, space in spaces.items() if space]

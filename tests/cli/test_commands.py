@@ -177,8 +177,8 @@ def test_a_grid_is_run_once_and_shown_in_every_form(grid: Path, tmp_path: Path, 
         assert all(cell in answer.out for cell in cells), (form, answer.out)
     rows = list(csv.DictReader(shown["csv"].out.splitlines()))
     assert [row["method"] for row in rows] == ["supervised", "Mixup"]
-    assert [row["test error %, last"] for row in rows] == cells
-    assert rows[0]["of baseline"] == "1.00"
+    assert [row["test error %"] for row in rows] == cells
+    assert rows[0]["ratio"] == "1.00"
     values = json.loads(cli("table", grid, "--store", store, "--format", "json").out)
     assert [run["test"]["error"]["last"] for row in values["rows"] for run in row["runs"]] == errors
 

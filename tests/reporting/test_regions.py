@@ -13,7 +13,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from vicinal.data import Dataset, load
+from vicinal.data import Dataset, SplitIndices, load
 from vicinal.errors import InputError
 from vicinal.reporting.regions import COLOURS, TINT, Panel, decision_regions, regions_figure
 from vicinal.settings import Choice
@@ -160,17 +160,20 @@ def test_a_panel_of_a_run_holds_what_the_run_was_trained_on(tmp_path: Path) -> N
     from vicinal.fitting import fit
 
     experiment = Experiment.of(
-        data={"name": "two_circles", "n": 60}, method="vat", labels=4, recipe="none", seed=3,
-        network={"name": "mlp", "hidden": [4]}, split={"validation": 10},
+        data={"name": "two_circles", "n": 60},
+        method="vat",
+        labels=4,
+        recipe="none",
+        seed=3,
+        network={"name": "mlp", "hidden": [4]},
+        split={"validation": 10},
         training={"steps": 2, "threads": 1, "device": "cpu"},
     )
     run = fit(experiment, tmp_path / "run", progress=False)
     data: Dataset = load(experiment.data)
-    panel = Panel.of("vat", run, data)
+    panel = Panel.of("vat", run.network().network, data, SplitIndices.load(run.split_file))
     assert len(panel.x) == 50, "the validation points are not training points"
     assert panel.y[panel.labelled].bincount().tolist() == [2, 2]
-    from vicinal.data import SplitIndices
-
     labelled = SplitIndices.load(run.split_file).labelled
     assert isinstance(data.train.x, Tensor)
     assert torch.equal(panel.x[panel.labelled], data.train.x[labelled])
@@ -186,4 +189,4 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no panels"):
         regions_figure([], tmp_path / "empty.png")
     with pytest.raises(InputError, match=r"drawn in the plane.*\(1, 8, 8\)"):
-        Panel.of("digits", None, load(Choice("digits")))  # type: ignore[arg-type]
+        Panel.of("digits", nn.Identity(), load(Choice("digits")), SplitIndices(labelled, labelled, labelled))

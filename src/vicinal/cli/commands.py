@@ -74,7 +74,7 @@ def evaluate(words: list[str]) -> int:
     if given is None:
         return 0
     from vicinal.cli.output import figures_table, show
-    from vicinal.fitting import evaluate as measure
+    from vicinal.evaluating import evaluate as measure
     from vicinal.runs import Run
 
     runs = [Run.open(path) for path in given["run"]]

@@ -17,13 +17,11 @@ from vicinal.evaluation import probabilities
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from vicinal.runs import Run
-
 # Okabe and Ito's palette, which readers with any common colour vision tell apart; classes differ in their marker too.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 UNKNOWN = "#555555"
-TINT = 0.5  # share of a class's colour in its region, the rest is white
+TINT = 0.4  # share of a class's colour in its region, the rest is white
 BATCH = 10_000
 
 Limits = tuple[float, float, float, float]
@@ -47,29 +45,35 @@ class Panel(NamedTuple):
     labelled: Tensor
 
     @classmethod
-    def of(cls, title: str, run: Run, dataset: Dataset) -> Self:
-        """The panel of a finished run on a data set in the plane: the weights at the end, the points it was trained on.
+    def of(cls, title: str, network: nn.Module, dataset: Dataset, split: SplitIndices) -> Self:
+        """The panel of a network that was trained on data in the plane, with the points that it was trained on.
 
         Args:
             title: what stands above it.
-            run: the run.
-            dataset: its data.
+            network: from points (B, 2) to logits (B, C).
+            dataset: the data.
+            split: which of its training points were used, and which of them with their label.
 
         Raises:
-            InputError: the data do not lie in the plane, or the run has no checkpoint.
+            InputError: the data do not lie in the plane.
         """
         x = dataset.train.x
         if dataset.shape != (2,) or not isinstance(x, Tensor):
             raise InputError(f"{dataset.name}: regions are drawn in the plane; these data have shape {dataset.shape}")
-        split = SplitIndices.load(run.split_file)
         used = torch.cat([split.labelled, split.unlabelled]).unique()
         labelled = torch.searchsorted(used, split.labelled)
-        return cls(title, run.network("last").network, as_float(x[used]), dataset.train.y[used], labelled)
+        return cls(title, network, as_float(x[used]), dataset.train.y[used], labelled)
 
 
 def decision_regions(
-    axes: Axes, network: nn.Module, x: Tensor, y: Tensor, labelled: Tensor, *,
-    limits: Limits | None = None, resolution: int = 250,
+    axes: Axes,
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    labelled: Tensor,
+    *,
+    limits: Limits | None = None,
+    resolution: int = 250,
 ) -> None:
     """Draw a classifier's regions and its training points.
 
@@ -142,7 +146,8 @@ def regions_figure(
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
     # A figure of its own, outside pyplot: no global state, no display.
-    figure = figure_type(figsize=(3.1 * columns, 3.45 * rows), layout="constrained")
+    lines = max(panel.title.count("\n") + 1 for panel in panels)
+    figure = figure_type(figsize=(3.1 * columns, (3.15 + 0.25 * lines) * rows), layout="constrained")
     places = figure.subplots(rows, columns, squeeze=False).flatten()
     limits = _limits(torch.cat([panel.x for panel in panels]))
     for axes, panel in zip(places, panels, strict=False):

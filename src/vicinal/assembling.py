@@ -1,0 +1,72 @@
+"""An experiment's parts, loaded and built."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from vicinal.data import Dataset, Subset, load, make_split
+from vicinal.errors import InputError
+from vicinal.experiment import Experiment
+from vicinal.networks import Classifier, build_network, fit_preprocess, unfitted_preprocess
+from vicinal.randomness import seed_of
+
+if TYPE_CHECKING:
+    from vicinal.training.module import VicinalModule
+
+
+class Assembled:
+    """An experiment's parts, loaded and built.
+
+    Args:
+        experiment: the experiment.
+        dataset: its data, if loaded already.
+    """
+
+    def __init__(self, experiment: Experiment, dataset: Dataset | None = None) -> None:
+        self.experiment = experiment
+        self.method = experiment.build_method()
+        self.dataset = dataset or load(experiment.data)
+        if experiment.augment.active and not self.dataset.is_images:
+            raise InputError("augment: crops and flips are for images, and these are feature vectors; leave them off")
+        self.split = make_split(self.dataset, experiment.split, experiment.seed)
+
+    @functools.cached_property
+    def preprocess(self) -> nn.Module:
+        """The preprocessing layer, fitted on the clean training images, those of validation left out."""
+        rows = torch.cat([self.split.labelled, self.split.unlabelled]).unique()
+        return fit_preprocess(self.experiment.preprocess, Subset(self.dataset.train.x, rows))
+
+    def network(self, purpose: str = "initialisation", *, fitted: bool = True) -> Classifier:
+        """A freshly initialised network: the same for the same experiment, another for another ``purpose``.
+
+        Args:
+            purpose: names the draws.
+            fitted: with the fitted preprocessing; without, its buffers wait for saved weights.
+        """
+        name, shape = self.experiment.preprocess, self.dataset.shape
+        preprocess = copy.deepcopy(self.preprocess) if fitted else unfitted_preprocess(name, shape)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(self.experiment.seed, purpose))
+            return build_network(self.experiment.network, shape, len(self.dataset.classes), preprocess)
+
+    def module(self, *, fitted: bool = True) -> VicinalModule:
+        """The LightningModule that trains a fresh network, or with ``fitted=False`` one that takes saved weights."""
+        from vicinal.training.module import VicinalModule
+
+        independent: Callable[[], nn.Module] = lambda: self.network("teacher initialisation", fitted=fitted)  # noqa: E731
+        return VicinalModule(
+            self.network(fitted=fitted),
+            self.method,
+            self.experiment.training,
+            augment=self.experiment.augment,
+            teacher=self.experiment.teacher,
+            seed=self.experiment.seed,
+            independent=independent,
+            about={"shape": list(self.dataset.shape), "classes": list(self.dataset.classes)},
+        )

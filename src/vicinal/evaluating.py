@@ -1,0 +1,127 @@
+"""Measuring a trained run: its figures at the last and at the selected step, with their provenance."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import vicinal
+from vicinal import machine
+from vicinal.assembling import Assembled
+from vicinal.data import Examples, eval_batches
+from vicinal.errors import InputError
+from vicinal.evaluation import Figures, figures
+from vicinal.networks import auto_name
+from vicinal.runs import Run, write_atomic
+from vicinal.training import Training
+
+EVALUATION_BATCH = 500
+
+
+def evaluate(run: Run, parts: Assembled | None = None, *, command: str | None = None) -> dict[str, Any]:
+    """Measure a trained run and write ``evaluation.json`` and ``model.safetensors``.
+
+    Selection sees the validation part alone; the test part is read here, after it.
+
+    Args:
+        run: a run whose training is complete.
+        parts: its parts, if they are assembled already.
+        command: as for `fit`; a run that is evaluated again keeps the command that trained it.
+
+    Raises:
+        InputError: training is not complete, or a checkpoint is damaged.
+    """
+    from safetensors.torch import save
+
+    parts = parts or Assembled(run.experiment)
+    experiment = parts.experiment
+    content = run.checkpoint("last")
+    if content["global_step"] < experiment.training.steps:
+        raise InputError(
+            f"{run.path}: trained for {content['global_step']} of {experiment.training.steps} steps; "
+            f"go on with: vicinal fit --resume {run.path}"
+        )
+    last = run.network("last")
+    validation, test = parts.split.validation_examples(parts.dataset), parts.dataset.test
+    measure = functools.partial(_figures, device=_device(experiment.training))
+    values: dict[str, Any] = {"test": None, "validation": None}
+    best = None
+    if validation is not None:
+        best = run.network("best_validation")
+        at_last, at_best = measure(last.network, validation), measure(best.network, validation)
+        if at_last.error < at_best.error:  # the end of training need not fall on a validation
+            best, at_best = last, at_last
+        values["validation"] = _columns(at_last, at_best)
+    if test is not None:
+        values["test"] = _columns(measure(last.network, test), None if best is None else measure(best.network, test))
+    values |= {
+        "weights": "teacher" if parts.method.needs.teacher else "student",
+        "steps": {"last": last.step, "best_validation": None if best is None else best.step},
+        "provenance": _provenance(parts, last.network)
+        | {
+            "training_seconds": round(content["callbacks"]["Checkpoints"]["seconds"], 2),
+            "command": _command_of(run) or command or shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]]),
+        },
+    }
+    weights = {name: tensor.cpu().contiguous() for name, tensor in last.network.state_dict().items()}
+    about = {"experiment": experiment.to_yaml(), "shape": json.dumps(last.shape), "classes": json.dumps(last.classes)}
+    write_atomic(run.model_file, save(weights, metadata=about))
+    write_atomic(run.evaluation_file, json.dumps(values, indent=2) + "\n")
+    return values
+
+
+def _device(training: Training) -> str:
+    """Where to measure: where it was trained, if this machine has the like."""
+    return "cuda" if training.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
+
+
+def _figures(network: nn.Module, examples: Examples, *, device: str) -> Figures:
+    return figures(network.to(device), eval_batches(examples, EVALUATION_BATCH, device))
+
+
+def _columns(last: Figures, best: Figures | None) -> dict[str, Any]:
+    """Each figure at the last and at the selected step."""
+    columns: dict[str, Any] = {"n": last.n}
+    for name in ("error", "nll"):
+        at_best = None if best is None else getattr(best, name)
+        columns[name] = {"last": getattr(last, name), "best_validation": at_best}
+    return columns
+
+
+def _command_of(run: Run) -> str | None:
+    """The command in an earlier evaluation, which may be damaged: then it is written anew."""
+    try:
+        command: str | None = run.evaluation()["provenance"]["command"]
+    except (InputError, KeyError, TypeError):
+        return None
+    return command
+
+
+def _provenance(parts: Assembled, network: nn.Module) -> dict[str, Any]:
+    experiment = parts.experiment
+    return {
+        "experiment": experiment.key,
+        "seed": experiment.seed,
+        "labels": len(parts.split.labelled),
+        "unlabelled": len(parts.split.unlabelled) if parts.method.needs.views else 0,
+        "split": parts.split.digest,
+        "data": {"name": experiment.data.name, **parts.dataset.source},
+        "backbone": auto_name(parts.dataset.shape) if experiment.network.name == "auto" else experiment.network.name,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "preprocess": experiment.preprocess,
+        "method": experiment.method.name,
+        "recipe": experiment.recipe,
+        "space": experiment.method.settings.get("space"),
+        "regime": parts.method.regime,
+        "steps": experiment.training.steps,
+        "version": vicinal.__version__,
+        "commit": machine.commit(),
+        "machine": machine.describe(),
+    }
