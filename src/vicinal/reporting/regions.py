@@ -156,7 +156,9 @@ def regions_figure(
     for axes in places[len(panels) :]:
         axes.remove()
     # Without the version of matplotlib in it, the same picture is the same file.
-    figure.savefig(path, format="png", dpi=130, metadata={"Software": None})
+    figure.supxlabel("large: labelled; dots: without a label; line: decision boundary", fontsize=9)
+    # Tight: square axes leave room that the layout does not know of, and would cut titles for it.
+    figure.savefig(path, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})
 
 
 def _limits(x: Tensor) -> Limits:
