@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from vicinal import fitting, machine
+from vicinal import assembling, evaluating, fitting, machine
 from vicinal.experiment import Experiment
 from vicinal.training import callbacks
 from vicinal.training.module import VicinalModule
@@ -82,7 +82,7 @@ def prepare(job: dict[str, Any]) -> None:
         when = lambda module, *_: module.trainer.global_step == job["kill_in_validation"]  # noqa: E731
         before(VicinalModule, "validation_step", kill, when)
     if "kill_before" in job:
-        before(fitting, job["kill_before"], kill)
+        before(fitting if hasattr(fitting, job["kill_before"]) else evaluating, job["kill_before"], kill)
     if "errors" in job:
         VicinalModule.on_validation_epoch_end = lambda self: self.log_dict(  # type: ignore[method-assign]
             {"validation_error": job["errors"][str(self.trainer.global_step)]}
@@ -105,7 +105,7 @@ def run(job: dict[str, Any]) -> int:
 def main() -> None:
     torch.set_num_threads(1)
     # What every run needs, once: the forked processes inherit it.
-    fitting.Assembled(Experiment.of(data="digits", method="advmixup", labels=50, recipe="none")).module()
+    assembling.Assembled(Experiment.of(data="digits", method="advmixup", labels=50, recipe="none")).module()
     machine.commit()
     for line in sys.stdin:
         child = os.fork()
