@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,15 +46,6 @@ def datasets(monkeypatch: pytest.MonkeyPatch, table_cache: Path):  # type: ignor
     module = pytest.importorskip("datasets", reason="datasets is not installed")
     monkeypatch.setattr(module.config, "HF_DATASETS_CACHE", table_cache)
     return module
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of real data sets."""
-    root = os.environ.get("VICINAL_DATA")
-    if not root:
-        pytest.skip("VICINAL_DATA is not set")
-    return Path(root)
 
 
 def image_cell(image: np.ndarray, path: str | None = None) -> dict[str, Any]:

@@ -30,30 +30,30 @@ def counts(part: Examples | None) -> list[int]:
     return part.y.bincount().tolist()
 
 
-def read(name: str, folder: str, real_data: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    if not (real_data / folder).is_dir():
+def read(name: str, folder: str, vicinal_data: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    if not (vicinal_data / folder).is_dir():
         pytest.skip(f"VICINAL_DATA has no folder {folder}")
-    monkeypatch.setenv("VICINAL_DATA", str(real_data))
+    monkeypatch.setenv("VICINAL_DATA", str(vicinal_data))
     return load(Choice(name))
 
 
-def test_cifar10(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = read("cifar10", "cifar10", real_data, monkeypatch)
+def test_cifar10(vicinal_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = read("cifar10", "cifar10", vicinal_data, monkeypatch)
     assert data.shape == (3, 32, 32)
     assert data.classes[0] == "airplane"
     assert (counts(data.train), counts(data.test), data.validation) == ([5000] * 10, [1000] * 10, None)
     assert [mean for mean, _ in moments(data.train)] == [0.4914, 0.4822, 0.4465]
 
 
-def test_fashion_mnist(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = read("fashion_mnist", "fashion-mnist", real_data, monkeypatch)
+def test_fashion_mnist(vicinal_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = read("fashion_mnist", "fashion-mnist", vicinal_data, monkeypatch)
     assert data.shape == (1, 28, 28)
     assert (counts(data.train), counts(data.test)) == ([6000] * 10, [1000] * 10)
     assert moments(data.train) == [(0.286, 0.353)]
 
 
-def test_pneumoniamnist(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = read("pneumoniamnist", "pneumoniamnist", real_data, monkeypatch)
+def test_pneumoniamnist(vicinal_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = read("pneumoniamnist", "pneumoniamnist", vicinal_data, monkeypatch)
     assert data.validation is not None
     assert data.test is not None
     assert (data.shape, data.classes) == ((1, 28, 28), ("normal", "pneumonia"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,14 +48,8 @@ def arrays(path: str, *, layout: Layout = "auto") -> Dataset:
     Raises:
         InputError: the file cannot be read, lacks a key, or holds wrong arrays.
     """
-    read: dict[str, Any] = {}
-    try:
-        # Opened here, since NumPy leaves the file open when it is broken.
-        with Path(path).expanduser().open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            for key in file.files:
-                read[_ALIASES.get(key, key)] = file[key]
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a readable .npz file of plain arrays ({str(error).splitlines()[0]})") from error
+    with opened_npz(path) as file:
+        read = {_ALIASES.get(key, key): file[key] for key in file.files}
     for key in ("x_train", "y_train"):
         if key not in read:
             raise InputError(f"{path}: there is no array {key!r}; found: {', '.join(sorted(read)) or 'nothing'}")
@@ -63,6 +58,21 @@ def arrays(path: str, *, layout: Layout = "auto") -> Dataset:
         return _dataset(Path(path).name, given, layout, None, {"data": path})
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+@contextmanager
+def opened_npz(path: str | Path) -> Iterator[Any]:
+    """An ``.npz`` file of plain arrays, open for reading one array after another.
+
+    Raises:
+        InputError: it cannot be read, also where that shows only on reading an array.
+    """
+    try:
+        # Opened here, since NumPy leaves the file open when it is broken.
+        with Path(path).expanduser().open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            yield file
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not a readable .npz file of plain arrays ({str(error).splitlines()[0]})") from error
 
 
 def from_arrays(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
-from vicinal.data.arrays import Layout, _as_inputs
+from vicinal.data.arrays import Layout, _as_inputs, opened_npz
 from vicinal.data.decode import Files, ImageRows, headers
 from vicinal.data.folders import SUFFIXES, _images, _seen
 from vicinal.data.types import Rows
@@ -70,14 +67,10 @@ def read_inputs(
 
 
 def _array(path: Path, shape: tuple[int, ...]) -> Tensor:
-    try:
-        # Opened here, since NumPy leaves the file open when it is broken.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            found = sorted(file.files)
-            key = next((key for key in KEYS if key in found), None)
-            values = None if key is None else file[key]
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: not a readable .npz file of plain arrays ({str(error).splitlines()[0]})") from error
+    with opened_npz(path) as file:
+        found = sorted(file.files)
+        key = next((key for key in KEYS if key in found), None)
+        values = None if key is None else file[key]
     if values is None:
         raise InputError(f"{path}: there is no array 'x' or 'x_test'; found: {', '.join(found) or 'nothing'}")
     where = f"{path}: {key}"
