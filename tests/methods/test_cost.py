@@ -90,7 +90,7 @@ def test_a_wasted_pass_is_noticed(method: Method, lab: Any, monkeypatch: pytest.
         run(network, x, *policy, **rest)
         return run(network, x, *policy, **rest)
 
-    monkeypatch.setattr("vicinal.methods.base.run", wasteful)
+    monkeypatch.setattr("vicinal.methods.step.run", wasteful)
     with pytest.raises(AssertionError):
         assert counted(lab, method) == method.passes()
 

@@ -29,7 +29,7 @@ def statistics(update: bool) -> Mutation:
     def wrong(network: nn.Module, x: Tensor, policy: Any, **rest: Any) -> Tensor:
         return run(network, x, replace(policy, update_stats=update), **rest)
 
-    return lambda patch: patch.setattr("vicinal.methods.base.run", wrong)
+    return lambda patch: patch.setattr("vicinal.methods.step.run", wrong)
 
 
 frozen, thawed = statistics(False), statistics(True)
@@ -146,7 +146,7 @@ def momentum_reset(patch: pytest.MonkeyPatch) -> None:
                 module.momentum = 0.1
         return run(network, x, policy, **rest)
 
-    patch.setattr("vicinal.methods.base.run", wrong)
+    patch.setattr("vicinal.methods.step.run", wrong)
 
 
 def search_through_grad(patch: pytest.MonkeyPatch) -> None:

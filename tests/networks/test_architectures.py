@@ -32,7 +32,7 @@ PUBLISHED_CNN13: dict[str, dict[str, Any]] = {
     "vadd": {"norm": "mean_only", "input_noise": 0.15},
     "advmixup": {"top_norm": "batch"},
     "ict": {"norm": "weight+batch", "top_norm": "weight", "dropout": 0.0},
-    "fast_swa": {"norm": "weight+batch", "top_norm": "weight", "heads": 2},
+    "fast_swa": {"norm": "weight+batch", "top_norm": "weight"},
 }
 
 
@@ -65,7 +65,7 @@ def test_parameter_counts(name: str, settings: dict[str, Any], parameters: int, 
     ("name", "shape", "settings"),
     [
         ("cnn13", (3, 12, 12), {}),
-        ("cnn13", (1, 13, 16), {"heads": 3, "top_norm": "mean_only"}),
+        ("cnn13", (1, 13, 16), {"top_norm": "mean_only"}),
         ("small_cnn", (1, 8, 8), {"widths": [16, 32, 64], "dropout": 0.2, "input_noise": 0.1}),
         ("small_cnn", (3, 32, 32), {"norm": "weight+mean_only"}),
         ("wide_resnet", (3, 8, 8), {"depth": 10, "width": 1, "dropout": 0.3, "input_noise": 0.1}),
@@ -84,10 +84,15 @@ def test_logits_features_and_gradients(name: str, shape: tuple[int, ...], settin
     assert features.shape == (5, network.feature_dim)
     assert torch.equal(network(x), network.head(features))
     assert network(x).shape == (5, 3)
-    heads = [network.head, *network.extra_heads]
-    assert len(heads) == settings.get("heads", 1)
+    everything = network(x, part="all")
+    assert torch.equal(everything.logits, network(x))
+    assert torch.equal(everything.features, features)
+    if everything.map is not None:
+        assert torch.allclose(everything.map.mean(dim=(2, 3)), features, atol=1e-6)
+    assert (everything.map is not None) == (len(shape) == 3 and name != "mlp")
+    assert network.another_head()(features).shape == (5, 3)
     network.train()
-    sum(head(network.features(x)).square().sum() for head in heads).backward()
+    network(x).square().sum().backward()
     missing = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     expected = [
         "body.block2.0.bn1.weight",
@@ -110,8 +115,10 @@ def test_published_cnn13_settings(name: str) -> None:
     assert sum(isinstance(module, nn.BatchNorm2d) for module in modules) == 9 * norm.endswith("batch")
     assert sum(isinstance(module, nn.BatchNorm1d) for module in modules) == (top == "batch")
     weighted = [module for module in modules if nn.utils.parametrize.is_parametrized(module)]
-    heads = settings.get("heads", 1)
-    assert len(weighted) == 9 * norm.startswith("weight") + heads * top.startswith("weight")
+    assert len(weighted) == 9 * norm.startswith("weight") + top.startswith("weight")
+    another = network.another_head()
+    assert type(another).__name__ == type(network.head).__name__
+    assert not torch.equal(next(another.parameters()), next(network.head.parameters()))
     assert {m.momentum for m in modules if hasattr(m, "momentum")} == {settings.get("bn_momentum", 0.1)}
     assert network(torch.rand(2, 3, 12, 12)).shape == (2, 10)
     copied = copy.deepcopy(network).eval()
@@ -196,7 +203,6 @@ def test_first_shortcut_of_a_wide_resnet_is_activated_and_the_others_raw() -> No
     [
         (lambda: cnn13((1, 8, 8), 10), "12x12, got 8x8"),
         (lambda: cnn13((64,), 10), "takes images"),
-        (lambda: cnn13((3, 12, 12), 10, heads=0), "heads"),
         (lambda: cnn13((3, 12, 12), 10, dropout=1.0), "dropout"),
         (lambda: cnn13((3, 12, 12), 10, slope=-1.0), "slope"),
         (lambda: cnn13((3, 12, 12), 10, input_noise=-0.1), "input_noise"),
@@ -235,3 +241,33 @@ def test_saved_weights_load(name: str, tmp_path: Any) -> None:
     assert not torch.equal(loaded.eval()(x), saved.eval()(x))
     loaded.load_state_dict(load_file(tmp_path / "model.safetensors"))
     assert torch.equal(loaded(x), saved(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "settings", "places"),
+    [
+        ("cnn13", (3, 12, 12), {"dropout": 0.0}, 2),
+        ("small_cnn", (1, 8, 8), {"widths": [4, 8, 8]}, 3),
+        ("wide_resnet", (3, 8, 8), {"depth": 10, "width": 1}, 3),
+        ("preact_resnet18", (3, 8, 8), {"width": 4}, 4),
+        ("mlp", (2,), {"hidden": [8, 5]}, 2),
+    ],
+)
+def test_activations_may_be_changed_at_each_place(
+    name: str, shape: tuple[int, ...], settings: dict[str, Any], places: int
+) -> None:
+    torch.manual_seed(0)
+    network = NETWORKS[name](shape, 3, **settings).eval()
+    x = torch.rand(5, *shape)
+    assert len(network.stages) == places
+    seen = []
+    for place in range(places + 1):
+
+        def note(activations: torch.Tensor) -> torch.Tensor:
+            seen.append(tuple(activations.shape))
+            return activations
+
+        assert torch.allclose(network(x, place=place, change=note), network(x), atol=1e-6)
+        assert torch.allclose(network(x, place=place, change=lambda a: a.flip(0)), network(x).flip(0), atol=1e-6)
+        assert not torch.allclose(network(x, place=place, change=lambda a: 0.5 * a), network(x), atol=1e-6)
+    assert len(set(seen)) == places + 1

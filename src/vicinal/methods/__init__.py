@@ -4,7 +4,7 @@ To add one: a file with a `Method`, one line below, one row in the table of ``te
 """
 
 from vicinal.methods.advmixup import AdvMixup
-from vicinal.methods.base import Cost, Method, Model, Needs, SpaceName, Step, Term
+from vicinal.methods.base import Context, Cost, Method, Model, Needs, Origin, SpaceName, Step, Term
 from vicinal.methods.ict import ICT
 from vicinal.methods.mean_teacher import MeanTeacher
 from vicinal.methods.mixup import Mixup
@@ -26,12 +26,14 @@ __all__ = [
     "METHODS",
     "VAT",
     "AdvMixup",
+    "Context",
     "Cost",
     "MeanTeacher",
     "Method",
     "Mixup",
     "Model",
     "Needs",
+    "Origin",
     "SpaceName",
     "Step",
     "Supervised",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, NamedTuple, Self, dataclass_transform
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, dataclass_transform
 
-import torch
 from torch import Tensor, nn
 
-from vicinal.networks import TRAIN, Classifier, PassPolicy, run
-from vicinal.randomness import generator, seed_of
-from vicinal.schedules import Progress
+from vicinal.methods.step import Model, SpaceName, Step
+from vicinal.networks import Autoencoder, Classifier
 from vicinal.vicinity import Regime
 
-SpaceName = Literal["pixels", "input"]
+Origin = Literal["paper", "official-code", "ours"]
+
+__all__ = ["Context", "Cost", "Method", "Model", "Needs", "Origin", "SpaceName", "Step", "Term"]
 
 
 class Term(NamedTuple):
@@ -35,11 +36,35 @@ class Needs(NamedTuple):
         views: augmented views of each unlabelled example: 0 (uses no unlabelled data), 1 or 2.
         teacher: whether it needs the averaged teacher.
         features: whether it needs pooled features (the network must have a body and a head).
+        strong: strongly augmented views of each unlabelled example, behind the others in ``Step.u`` (images only).
+        stages: whether it mixes in hidden layers (the network must name its stages).
+        map: whether it needs the last feature map (the network must end with a global average).
+        autoencoder: whether it needs a trained autoencoder of the data.
     """
 
     views: int = 0
     teacher: bool = False
     features: bool = False
+    strong: int = 0
+    stages: bool = False
+    map: bool = False
+    autoencoder: bool = False
+
+
+class Context(NamedTuple):
+    """What a method may prepare itself with, once, before training.
+
+    Attributes:
+        network: the student, for the sizes of further layers.
+        shape: shape of one example, (C, H, W) or (D,).
+        rows: number of rows of the training part, which ``Step.u_index`` counts.
+        autoencoder: the trained autoencoder, frozen and in eval mode, if the method needs one.
+    """
+
+    network: Classifier | Autoencoder
+    shape: tuple[int, ...]
+    rows: int
+    autoencoder: Autoencoder | None = None
 
 
 class Cost(NamedTuple):
@@ -51,8 +76,13 @@ class Cost(NamedTuple):
         T: teacher forward passes on an unlabelled batch, without a graph.
         b: full backward passes through f.
         B: full backward passes through F.
-        X: backward passes to a perturbation alone.
+        X: backward passes through F to the input alone.
         t: teacher forward passes on a labelled batch, without a graph.
+        x: backward passes through f to the input alone.
+        h: forward passes of the head alone; each but the searches' has its backward pass.
+        e: encoder passes of an autoencoder, without a graph.
+        d: passes of a decoder or generator.
+        y: backward passes through d.
     """
 
     f: int = 1
@@ -62,113 +92,15 @@ class Cost(NamedTuple):
     B: int = 0
     X: int = 0
     t: int = 0
+    x: int = 0
+    h: int = 0
+    e: int = 0
+    d: int = 0
+    y: int = 0
 
     def __str__(self) -> str:
-        forward = [
-            f"{'' if count == 1 else count}{name}"
-            for name, count in zip("fFTt", (*self[:3], self.t), strict=True)
-            if count
-        ]
-        backward = [
-            f"{'' if count == 1 else count}{name}" for name, count in zip("bBX", self[3:6], strict=True) if count
-        ]
-        return "+".join(forward + backward)
-
-
-class Model:
-    """A network as a method sees it: called on inputs under a pass policy.
-
-    Args:
-        network: the network.
-        shared_seed: seed of the masks that passes with ``dropout="shared"`` have in common within the step.
-        policy: pass policy when none is given.
-        gradient: False for a teacher: every pass is without a graph.
-    """
-
-    def __init__(
-        self, network: nn.Module, *, shared_seed: int, policy: PassPolicy = TRAIN, gradient: bool = True
-    ) -> None:
-        self.network = network
-        self.shared_seed = shared_seed
-        self.policy = policy
-        self.gradient = gradient
-
-    def __call__(self, x: Tensor, policy: PassPolicy | None = None, *, space: SpaceName = "pixels") -> Tensor:
-        """Logits (B, C) for inputs (B, ...) that lie in ``space``."""
-
-        def call(network: nn.Module, x: Tensor) -> Tensor:
-            logits: Tensor = network(x) if space == "pixels" else network(x, preprocessed=True)
-            return logits
-
-        with torch.set_grad_enabled(self.gradient and torch.is_grad_enabled()):
-            return run(self.network, x, policy or self.policy, call=call, shared_seed=self.shared_seed)
-
-    def to_space(self, x: Tensor, space: SpaceName) -> Tensor:
-        """Inputs in data space carried to ``space``: themselves, or what the preprocessing layer makes of them."""
-        if space == "pixels":
-            return x
-        assert isinstance(self.network, Classifier)
-        with torch.no_grad():
-            moved: Tensor = self.network.preprocess(x)
-        return moved
-
-
-@dataclass(frozen=True)
-class Step:
-    """All that a loss may look at in one training step. Labels of unlabelled data are not part of it.
-
-    Args:
-        progress: which step of how many.
-        seed: the experiment's seed (of this process's share, if training is distributed).
-        x: labelled inputs (B_l, ...), float32, augmented.
-        y: their classes, int64 (B_l,).
-        student: the network that is trained.
-        u: augmented views of the unlabelled inputs, each (B_u, ...); as many as the method needs.
-        u_index: rows of the unlabelled inputs in the training part, int64 (B_u,), or None.
-        teacher: the averaged network, without gradients, or None.
-    """
-
-    progress: Progress
-    seed: int
-    x: Tensor
-    y: Tensor
-    student: Model
-    u: tuple[Tensor, ...] = ()
-    u_index: Tensor | None = None
-    teacher: Model | None = None
-
-    def generator(self, purpose: str) -> torch.Generator:
-        """The CPU generator of one purpose in this step; asking twice gives the same draws."""
-        return generator(self.seed, purpose, self.progress.step)
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        progress: Progress,
-        seed: int,
-        x: Tensor,
-        y: Tensor,
-        student: nn.Module,
-        u: tuple[Tensor, ...] = (),
-        u_index: Tensor | None = None,
-        teacher: nn.Module | None = None,
-        teacher_policy: PassPolicy = TRAIN,
-    ) -> Step:
-        """Build a step from plain networks."""
-        shared = seed_of(seed, "shared masks", progress.step)
-        return cls(
-            progress=progress,
-            seed=seed,
-            x=x,
-            y=y,
-            u=u,
-            u_index=u_index,
-            student=Model(student, shared_seed=shared),
-            teacher=None
-            if teacher is None
-            else Model(teacher, shared_seed=shared, policy=teacher_policy, gradient=False),
-        )
+        counts = [(name, getattr(self, name)) for name in "fFTthedbBXxy"]
+        return "+".join(f"{'' if count == 1 else count}{name}" for name, count in counts if count)
 
 
 @dataclass_transform(eq_default=False, kw_only_default=True)
@@ -183,6 +115,11 @@ class Method(nn.Module):
     needs: ClassVar[Needs] = Needs()
     cost: ClassVar[Cost] = Cost()
     source: ClassVar[str] = ""
+    origins: ClassVar[Mapping[str, Origin]] = {}
+    """Where the default of each setting comes from: the paper, its official code, or us."""
+    experiment: ClassVar[Mapping[str, Any]] = {}
+    """Settings of an experiment that this method starts from, where neither a recipe nor the user says otherwise."""
+    trains: ClassVar[Literal["classifier", "autoencoder"]] = "classifier"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -197,6 +134,32 @@ class Method(nn.Module):
     def loss(self, step: Step) -> dict[str, Term]:
         """Named loss terms of one step; the same names at every step. The labelled pass comes first in every method."""
         raise TypeError(f"{type(self).__name__} defines no loss")
+
+    def prepare(self, context: Context) -> None:
+        """Make what the method needs beside the networks (banks, heads, a second network), once, before training.
+
+        Weights are drawn from the global generator, which the caller has seeded.
+
+        Raises:
+            InputError: the method cannot work on these data or this network.
+        """
+
+    def trained(self) -> Iterable[nn.Parameter]:
+        """The method's own parameters that the training's optimiser moves."""
+        return self.parameters()
+
+    def after_step(self, step: Step) -> None:
+        """What the method does after the optimiser's step and the teacher's: the step of a second network, say."""
+
+    def measured(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """What validation averages over examples, summed over a batch: the number of wrong predictions, a scalar.
+
+        Args:
+            network: the evaluated network, in eval mode.
+            x: inputs (B, ...) in data space.
+            y: classes, int64 (B,).
+        """
+        return cast(Tensor, (network(x).argmax(dim=1) != y).sum())
 
     @property
     def regime(self) -> Regime | None:

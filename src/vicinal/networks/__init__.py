@@ -1,7 +1,8 @@
 """What is trained: networks with preprocessing inside, and the policy of each of their passes."""
 
 from vicinal.networks.auto import auto_name
-from vicinal.networks.classifier import Classifier
+from vicinal.networks.autoencoder import Autoencoder
+from vicinal.networks.classifier import Classifier, Parts
 from vicinal.networks.cnn13 import cnn13
 from vicinal.networks.factory import NETWORKS, build_network, network_settings
 from vicinal.networks.fitting import ZCAVariant, fit_normalise, fit_preprocess, fit_zca
@@ -20,11 +21,13 @@ __all__ = [
     "NETWORKS",
     "TRAIN",
     "ZCA",
+    "Autoencoder",
     "Classifier",
     "GaussianNoise",
     "Identity",
     "MeanOnlyBatchNorm",
     "Normalise",
+    "Parts",
     "PassPolicy",
     "PerImage",
     "PreprocessName",

@@ -56,6 +56,7 @@ def mlp(
     if input_noise:
         layers.append(GaussianNoise(input_noise))
     width = torch.Size(shape).numel()
+    stages = []
     for wanted in hidden:
         check("hidden", wanted, low=1)
         layers.append(nn.Linear(width, wanted))
@@ -64,5 +65,7 @@ def mlp(
         layers.append(_ACTIVATIONS[activation]())
         if rate("dropout", dropout):
             layers.append(nn.Dropout(dropout))
+        stages.append(len(layers))
         width = wanted
-    return Classifier(Identity(), nn.Sequential(*layers), nn.Linear(width, classes), feature_dim=width, classes=classes)
+    head = nn.Linear(width, classes)
+    return Classifier(Identity(), nn.Sequential(*layers), head, feature_dim=width, classes=classes, stages=stages)

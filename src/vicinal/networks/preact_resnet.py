@@ -65,13 +65,16 @@ def preact_resnet18(
     if stem == "conv-bn-relu":
         body.add_module("stem_norm", nn.Sequential(nn.BatchNorm2d(width), nn.ReLU()))
     inside = width
+    stages = []
     for stage in range(4):
         outside = width * 2**stage
         blocks = nn.Sequential(_Block(inside, outside, 2 if stage else 1), _Block(outside, outside, 1))
         body.add_module(f"stage{stage + 1}", blocks)
+        stages.append(len(body))
         inside = outside
     if final_norm:
         body.add_module("final_norm", nn.Sequential(nn.BatchNorm2d(inside), nn.ReLU()))
     body.add_module("pool", nn.AdaptiveAvgPool2d(1))
     body.add_module("flatten", nn.Flatten())
-    return Classifier(Identity(), body, nn.Linear(inside, classes), feature_dim=inside, classes=classes)
+    head = nn.Linear(inside, classes)
+    return Classifier(Identity(), body, head, feature_dim=inside, classes=classes, stages=stages)

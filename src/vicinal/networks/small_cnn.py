@@ -46,6 +46,7 @@ def small_cnn(
         raise InputError("widths: at least one stage is needed")
     channels, *_ = image_shape("small_cnn", shape, 2 ** (len(widths) - 1))
     layers: list[nn.Module] = [GaussianNoise(input_noise)] if input_noise else []
+    stages = []
     for stage, width in enumerate(widths):
         check("widths", width, low=1)
         if stage:
@@ -54,8 +55,8 @@ def small_cnn(
                 layers.append(nn.Dropout(dropout))
         convolution = nn.Conv2d(channels, width, 3, padding=1, bias=norm in ("none", "weight"))
         layers += [*normalised(convolution, norm), nn.LeakyReLU(0.1)]
+        stages.append(len(layers))
         channels = width
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return Classifier(
-        Identity(), nn.Sequential(*layers), nn.Linear(channels, classes), feature_dim=channels, classes=classes
-    )
+    head = nn.Linear(channels, classes)
+    return Classifier(Identity(), nn.Sequential(*layers), head, feature_dim=channels, classes=classes, stages=stages)

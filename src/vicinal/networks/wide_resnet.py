@@ -106,6 +106,7 @@ def wide_resnet(
         body.add_module("noise", GaussianNoise(input_noise))
     body.add_module("stem", nn.Conv2d(channels, 16, 3, padding=1, bias=False))
     inside = 16
+    stages = []
     for block, outside in enumerate((16 * width, 32 * width, 64 * width), start=1):
         units = []
         for index in range((depth - 4) // 6):
@@ -121,6 +122,7 @@ def wide_resnet(
             )
             inside = outside
         body.add_module(f"block{block}", nn.Sequential(*units))
+        stages.append(len(body))
     body.add_module("norm", nn.BatchNorm2d(inside, momentum=bn_momentum))
     body.add_module("act", nn.LeakyReLU(slope))
     body.add_module("pool", nn.AdaptiveAvgPool2d(1))
@@ -132,7 +134,7 @@ def wide_resnet(
             nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
     nn.init.xavier_normal_(head.weight)
     nn.init.zeros_(head.bias)
-    return Classifier(Identity(), body, head, feature_dim=64 * width, classes=classes)
+    return Classifier(Identity(), body, head, feature_dim=64 * width, classes=classes, stages=stages)
 
 
 def wrn_28_2(
