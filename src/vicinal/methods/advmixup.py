@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from vicinal.methods.base import Cost, Method, Needs, SpaceName, Step, Term
+from vicinal.methods.base import Cost, Method, Needs, Origin, SpaceName, Step, Term
 from vicinal.networks import PassPolicy
 from vicinal.schedules import RampName, ramp
 from vicinal.settings import check
@@ -64,6 +65,22 @@ class AdvMixup(Method):
     needs: ClassVar[Needs] = Needs(views=1, teacher=True)
     cost: ClassVar[Cost] = Cost(f=1, F=2, T=1, b=1, B=1, X=1)
     source: ClassVar[str] = "Ma et al. 2020 (IJCNN)"
+    origins: ClassVar[Mapping[str, Origin]] = {
+        "epsilon": "ours",
+        "space": "ours",
+        "alpha": "official-code",
+        "weight": "ours",
+        "distance": "ours",
+        "inner_distance": "official-code",
+        "pairing": "paper",
+        "partner": "paper",
+        "xi": "ours",
+        "iterations": "official-code",
+        "ramp": "ours",
+        "ramp_length": "ours",
+        "lambda_per": "official-code",
+        "fold": "official-code",
+    }
 
     epsilon: float = 1.0
     space: SpaceName = "pixels"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
 
-from vicinal.methods.base import Cost, Method, Needs, Step, Term
+from vicinal.methods.base import Cost, Method, Needs, Origin, Step, Term
 from vicinal.methods.mixup import mixed_cross_entropy
 from vicinal.schedules import RampName, ramp
 from vicinal.settings import check
@@ -43,6 +44,18 @@ class ICT(Method):
     needs: ClassVar[Needs] = Needs(views=1, teacher=True)
     cost: ClassVar[Cost] = Cost(f=1, F=1, T=1, b=1, B=1)
     source: ClassVar[str] = "Verma et al. 2019 (IJCAI)"
+    origins: ClassVar[Mapping[str, Origin]] = {
+        "alpha": "official-code",
+        "weight": "official-code",
+        "ramp": "official-code",
+        "ramp_length": "official-code",
+        "mix_labelled": "official-code",
+        "mix_space": "paper",
+        "distance": "paper",
+        "lambda_per": "official-code",
+        "fold": "official-code",
+        "logging_passes": "ours",
+    }
 
     alpha: float = 1.0
     weight: float = 100.0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
-from vicinal.methods.base import Cost, Method, Needs, Step, Term
+from vicinal.methods.base import Cost, Method, Needs, Origin, Step, Term
 from vicinal.schedules import RampName, ramp
 from vicinal.settings import check
 from vicinal.vicinity import DistanceName, cross_entropy, distance
@@ -31,6 +32,12 @@ class MeanTeacher(Method):
     needs: ClassVar[Needs] = Needs(views=2, teacher=True)
     cost: ClassVar[Cost] = Cost(f=1, F=1, T=1, b=1, B=1)
     source: ClassVar[str] = "Tarvainen & Valpola 2017 (NeurIPS)"
+    origins: ClassVar[Mapping[str, Origin]] = {
+        "weight": "official-code",
+        "distance": "paper",
+        "ramp": "official-code",
+        "ramp_length": "official-code",
+    }
 
     weight: float = 100.0
     distance: DistanceName = "mse"

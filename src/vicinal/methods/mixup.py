@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
 
-from vicinal.methods.base import Cost, Method, Step, Term
+from vicinal.methods.base import Cost, Method, Origin, Step, Term
 from vicinal.settings import check
 from vicinal.vicinity import PerName, cross_entropy, draw_mixing, mix
 
@@ -29,6 +30,11 @@ class Mixup(Method):
 
     cost: ClassVar[Cost] = Cost(f=1, b=1)
     source: ClassVar[str] = "Zhang et al. 2018 (ICLR)"
+    origins: ClassVar[Mapping[str, Origin]] = {
+        "alpha": "official-code",
+        "lambda_per": "official-code",
+        "fold": "official-code",
+    }
 
     alpha: float = 1.0
     lambda_per: PerName = "batch"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from vicinal.errors import InputError
-from vicinal.methods.base import Cost, Method, Needs, SpaceName, Step, Term
+from vicinal.methods.base import Cost, Method, Needs, Origin, SpaceName, Step, Term
 from vicinal.networks import PassPolicy
 from vicinal.settings import check
 from vicinal.vicinity import (
@@ -53,6 +54,16 @@ class VAT(Method):
     needs: ClassVar[Needs] = Needs(views=1)
     cost: ClassVar[Cost] = Cost(f=1, F=3, b=1, B=1, X=1)
     source: ClassVar[str] = "Miyato et al. 2018 (TPAMI)"
+    origins: ClassVar[Mapping[str, Origin]] = {
+        "epsilon": "ours",
+        "space": "ours",
+        "xi": "ours",
+        "iterations": "official-code",
+        "search": "paper",
+        "masks": "official-code",
+        "weight": "official-code",
+        "entropy_weight": "official-code",
+    }
 
     epsilon: float = 1.0
     space: SpaceName = "pixels"
