@@ -13,7 +13,7 @@ from torch import nn
 from vicinal.data import Dataset, Subset, load, make_split
 from vicinal.errors import InputError
 from vicinal.experiment import Experiment
-from vicinal.networks import Classifier, build_network, fit_preprocess, unfitted_preprocess
+from vicinal.networks import Autoencoder, Classifier, build_network, fit_preprocess, unfitted_preprocess
 from vicinal.randomness import seed_of
 
 if TYPE_CHECKING:
@@ -26,21 +26,31 @@ class Assembled:
     Args:
         experiment: the experiment.
         dataset: its data, if loaded already.
+        autoencoder: the trained autoencoder, if its method needs one.
     """
 
-    def __init__(self, experiment: Experiment, dataset: Dataset | None = None) -> None:
+    def __init__(
+        self, experiment: Experiment, dataset: Dataset | None = None, *, autoencoder: Autoencoder | None = None
+    ) -> None:
         self.experiment = experiment
+        self.autoencoder = autoencoder
         self.method = experiment.build_method()
         self.dataset = dataset or load(experiment.data)
         if experiment.augment.active and not self.dataset.is_images:
             raise InputError("augment: crops and flips are for images, and these are feature vectors; leave them off")
+        if self.method.needs.strong and not self.dataset.is_images:
+            raise InputError(f"method: {experiment.method.name} needs strong views, which are for images")
         self.split = make_split(self.dataset, experiment.split, experiment.seed)
 
     @functools.cached_property
     def preprocess(self) -> nn.Module:
         """The preprocessing layer, fitted on the clean training images, those of validation left out."""
-        rows = torch.cat([self.split.labelled, self.split.unlabelled]).unique()
-        return fit_preprocess(self.experiment.preprocess, Subset(self.dataset.train.x, rows))
+        return fit_preprocess(self.experiment.preprocess, self.inputs)
+
+    @property
+    def inputs(self) -> Subset:
+        """Training inputs, those of validation left out."""
+        return Subset(self.dataset.train.x, torch.cat([self.split.labelled, self.split.unlabelled]).unique())
 
     def network(self, purpose: str = "initialisation", *, fitted: bool = True) -> Classifier:
         """A freshly initialised network: the same for the same experiment, another for another ``purpose``.
@@ -65,8 +75,14 @@ class Assembled:
             self.method,
             self.experiment.training,
             augment=self.experiment.augment,
+            strong=self.experiment.strong,
             teacher=self.experiment.teacher,
+            averaging=self.experiment.averaging,
             seed=self.experiment.seed,
             independent=independent,
+            shape=self.dataset.shape,
+            rows=len(self.dataset.train),
+            pool=self.inputs,
+            autoencoder=self.autoencoder,
             about={"shape": list(self.dataset.shape), "classes": list(self.dataset.classes)},
         )

@@ -19,7 +19,7 @@ from vicinal.data import Examples, eval_batches
 from vicinal.errors import InputError
 from vicinal.evaluation import Figures, figures
 from vicinal.networks import auto_name
-from vicinal.runs import Run, write_atomic
+from vicinal.runs import Run, evaluated_weights, write_atomic
 from vicinal.training import Training
 
 EVALUATION_BATCH = 500
@@ -62,7 +62,7 @@ def evaluate(run: Run, parts: Assembled | None = None, *, command: str | None = 
     if test is not None:
         values["test"] = _columns(measure(last.network, test), None if best is None else measure(best.network, test))
     values |= {
-        "weights": "teacher" if parts.method.needs.teacher else "student",
+        "weights": evaluated_weights(content["state_dict"])[0],
         "steps": {"last": last.step, "best_validation": None if best is None else best.step},
         "provenance": _provenance(parts, last.network)
         | {

@@ -12,17 +12,32 @@ from pathlib import Path
 from typing import Any, Self
 
 from vicinal import recipes
-from vicinal.data import SOURCES, Augment, Split, source_settings
+from vicinal.data import SOURCES, Augment, Split, Strong, source_settings
 from vicinal.errors import InputError, nearest
 from vicinal.methods import METHODS, Method
 from vicinal.networks import NETWORKS, PreprocessName, network_settings
 from vicinal.settings import Choice, build, parse_settings, read_yaml, settings_of, shortened
+from vicinal.training.averaging import AveragingSettings
 from vicinal.training.config import Training
 from vicinal.training.teacher import TeacherSettings
 
 CHOICES: tuple[str, ...] = ("data", "network", "method")
-_EXAMPLES = {"split": "{labels: 50}", "augment": "{crop: 2}", "teacher": "{decay: 0.99}", "training": "{steps: 1000}"}
-GROUPS: dict[str, type] = {"split": Split, "augment": Augment, "teacher": TeacherSettings, "training": Training}
+_EXAMPLES = {
+    "split": "{labels: 50}",
+    "augment": "{crop: 2}",
+    "strong": "{operations: 2}",
+    "teacher": "{decay: 0.99}",
+    "averaging": "{kind: ema}",
+    "training": "{steps: 1000}",
+}
+GROUPS: dict[str, type] = {
+    "split": Split,
+    "augment": Augment,
+    "strong": Strong,
+    "teacher": TeacherSettings,
+    "averaging": AveragingSettings,
+    "training": Training,
+}
 SCALARS: tuple[str, ...] = ("preprocess", "seed", "recipe")
 _REGISTRIES: dict[str, Mapping[str, Callable[..., Any]]] = {"data": SOURCES, "network": NETWORKS, "method": METHODS}
 
@@ -87,7 +102,9 @@ class Experiment:
         preprocess: preprocessing layer, fitted on clean training images.
         network: architecture and its settings.
         method: method and its settings.
+        strong: strong augmentation, where the method asks for strong views.
         teacher: how the teacher follows, where the method has one.
+        averaging: which average of the student's weights is evaluated.
         training: optimiser, schedule, batch sizes, engine.
         seed: names every draw.
         recipe: the recipe that the settings started from, for provenance, or None.
@@ -99,7 +116,9 @@ class Experiment:
     split: Split = field(default_factory=Split)
     augment: Augment = field(default_factory=Augment)
     preprocess: PreprocessName = "normalise"
+    strong: Strong = field(default_factory=Strong)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    averaging: AveragingSettings = field(default_factory=AveragingSettings)
     training: Training = field(default_factory=Training)
     seed: int = 0
     recipe: str | None = None
@@ -110,7 +129,7 @@ class Experiment:
 
         ``data``, ``network`` and ``method`` may be a name or a mapping with a ``name``; ``labels`` is short for
         ``split.labels``. Without a ``recipe`` the recipe ``<data>/<method>`` is the starting point if there is one;
-        ``recipe: none`` starts from the defaults. What is given here wins.
+        ``recipe: none`` starts from the method's own defaults. What is given here wins.
 
         Raises:
             InputError: an unknown key (the message names the nearest known one), a wrong type, a value out of range.
@@ -126,6 +145,7 @@ class Experiment:
         for key in ("data", "method"):
             if key not in given:
                 raise InputError(f"{key}: missing; name one, such as {'digits' if key == 'data' else 'advmixup'!r}")
+        given = merge(method_class(Choice.of("method", given["method"]).name).experiment, given)
         made: dict[str, Any] = {"recipe": given.get("recipe")}
         for key in CHOICES:
             choice = Choice.of(key, given[key])

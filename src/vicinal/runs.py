@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -184,7 +184,7 @@ class Run:
         """
         content = self.checkpoint(which)
         state = content["state_dict"]
-        prefix = "teacher.network." if any(name.startswith("teacher.network.") for name in state) else "student."
+        prefix = f"{evaluated_weights(state)[1]}."
         weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         shape, classes = tuple(content["vicinal"]["shape"]), tuple(content["vicinal"]["classes"])
         experiment = self.experiment
@@ -198,6 +198,14 @@ class Run:
                 f"{self.path}: the {which} checkpoint does not fit the network of its experiment"
             ) from error
         return TrainedNetwork(network.eval(), shape, classes, int(content["global_step"]))
+
+
+def evaluated_weights(state: Mapping[str, Any]) -> tuple[str, str]:
+    """Whose weights count in a checkpoint's state: "average", "teacher" or "student", and where they stand."""
+    if state.get("average._extra_state", {}).get("updates"):
+        return "average", "average.network"
+    taught = any(name.startswith("teacher.network.") for name in state)
+    return ("teacher", "teacher.network") if taught else ("student", "student")
 
 
 class TrainedNetwork(NamedTuple):

@@ -9,6 +9,7 @@ from vicinal.data.inputs import read_inputs
 from vicinal.data.sources import SOURCES, load, source_settings
 from vicinal.data.split import Split, SplitIndices, Subset, make_split
 from vicinal.data.streams import Batches, Stream, eval_batches
+from vicinal.data.strong import Strong, strong_augment
 from vicinal.data.types import Batch, Dataset, Examples, Rows, as_float
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Split",
     "SplitIndices",
     "Stream",
+    "Strong",
     "Subset",
     "as_float",
     "augment",
@@ -32,5 +34,6 @@ __all__ = [
     "make_split",
     "read_inputs",
     "source_settings",
+    "strong_augment",
     "views",
 ]

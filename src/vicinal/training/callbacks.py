@@ -17,7 +17,12 @@ from vicinal.training.progress import ProgressBar, Rate
 __all__ = ["Checkpoints", "Interrupted", "MetricsFile", "ProgressBar", "Stopped"]
 
 _LAST, _BEST = "last.ckpt", "best.ckpt"
-_VALIDATION = ("validation_error", "validation_error_student", "validation_error_teacher")
+_VALIDATION = (
+    "validation_error",
+    "validation_error_student",
+    "validation_error_teacher",
+    "validation_error_average",
+)
 
 
 class Interrupted(KeyboardInterrupt):

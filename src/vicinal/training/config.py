@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vicinal.errors import InputError
-from vicinal.schedules import DecayName
+from vicinal.schedules import Cycle, DecayName
 from vicinal.settings import check
 
 PrecisionName = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -29,9 +29,16 @@ class Training:
         momentum: SGD's momentum, or Adam's beta1.
         nesterov: Nesterov's form of SGD's momentum.
         beta2: Adam's second-moment decay.
-        weight_decay: L2 penalty added to the gradient (coupled, as published for SGD).
+        weight_decay: strength of the decay.
+        weight_decay_form: "coupled" adds an L2 penalty to the gradient, as published for SGD; "multiplicative"
+            multiplies by 1 - weight_decay x learning rate after the step (MixMatch).
+        weight_decay_on: what it acts on: "all" parameters, or the "weights" of convolutions and linear layers alone, no
+            biases and nothing of batch norm (MixMatch's official code).
         schedule: how the learning rate decays.
         schedule_full: where cosine and linear reach 0, as a multiple of ``steps``, at least 1.
+        cycle_half_period: of the cyclic schedule's cosine, as a share of ``steps``.
+        cycle_start: where its cycles begin.
+        cycle_length: of one cycle, at most ``cycle_start``.
         warmup: first steps over which the learning rate rises linearly.
         precision: "32-true", or mixed with bfloat16 or float16; adversarial searches run in float32 throughout.
         channels_last: memory layout of images: faster convolutions, the same numbers up to rounding, but other dropout
@@ -57,8 +64,13 @@ class Training:
     nesterov: bool = True
     beta2: float = 0.999
     weight_decay: float = 1e-4
+    weight_decay_form: Literal["coupled", "multiplicative"] = "coupled"
+    weight_decay_on: Literal["all", "weights"] = "all"
     schedule: DecayName = "cosine"
     schedule_full: float = 1.0
+    cycle_half_period: float = 0.175
+    cycle_start: float = 0.15
+    cycle_length: float = 0.025
     warmup: int = 0
     precision: PrecisionName = "32-true"
     channels_last: bool = True
@@ -82,22 +94,37 @@ class Training:
         for name in ("weight_decay", "warmup", "workers"):
             check(name, getattr(self, name), low=0)
         check("schedule_full", self.schedule_full, low=1)
+        check("cycle_half_period", self.cycle_half_period, above=0)
+        check("cycle_length", self.cycle_length, above=0)
+        check("cycle_start", self.cycle_start, low=self.cycle_length, high=1)
         if self.threads is not None:
             check("threads", self.threads, low=1)
         for name in ("batch_labelled", "batch_unlabelled"):
             if getattr(self, name) % self.devices:
                 raise InputError(f"{name} ({getattr(self, name)}) must be a multiple of devices ({self.devices})")
 
+    @property
+    def cycle(self) -> Cycle:
+        """The cyclic schedule's times."""
+        return Cycle(self.cycle_half_period, self.cycle_start, self.cycle_length)
+
+    def decays(self, parameter: Tensor) -> bool:
+        """Whether the weight decay acts on this parameter."""
+        return self.weight_decay_on == "all" or parameter.dim() > 1
+
     def optimizer_for(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser over these parameters."""
+        decay = self.weight_decay if self.weight_decay_form == "coupled" else 0.0
+        given = list(parameters)
+        groups: list[dict[str, Any]] = [{"params": [p for p in given if self.decays(p)]}]
+        if len(groups[0]["params"]) < len(given):
+            groups.append({"params": [p for p in given if not self.decays(p)], "weight_decay": 0.0})
         if self.optimizer == "sgd":
             return torch.optim.SGD(
-                parameters,
+                groups,
                 self.learning_rate,
                 momentum=self.momentum,
-                weight_decay=self.weight_decay,
+                weight_decay=decay,
                 nesterov=self.nesterov and self.momentum > 0,
             )
-        return torch.optim.Adam(
-            parameters, self.learning_rate, betas=(self.momentum, self.beta2), weight_decay=self.weight_decay
-        )
+        return torch.optim.Adam(groups, self.learning_rate, betas=(self.momentum, self.beta2), weight_decay=decay)

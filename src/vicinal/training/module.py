@@ -10,12 +10,13 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from vicinal.data import Augment, Batch, as_float, views
+from vicinal.data import Augment, Batch, Rows, Strong, as_float, augment, strong_augment, views
 from vicinal.errors import InputError
-from vicinal.methods import Method, Step, Term
-from vicinal.networks import Classifier
+from vicinal.methods import Context, Method, Step, Term
+from vicinal.networks import Autoencoder, Classifier, run
 from vicinal.randomness import generator, seed_global, seed_of
 from vicinal.schedules import Progress, decay
+from vicinal.training.averaging import AveragingSettings, SnapshotAverage
 from vicinal.training.config import Training
 from vicinal.training.teacher import Teacher, TeacherSettings
 
@@ -31,36 +32,49 @@ class VicinalModule(LightningModule):
         teacher: how the teacher follows, if the method needs one.
         seed: names every draw: views, mixing, adversaries, dropout.
         about: plain values that every checkpoint carries (shape, classes).
+        averaging: which average of the student's weights is evaluated.
+        strong: strong augmentation, for the methods that need strong views.
         independent: builds a network of the same structure from another initialisation, for
             ``teacher.init="independent"``.
+        shape: shape of one example; not needed by methods that prepare nothing.
+        rows: number of rows of the training part, for methods that keep something for each.
+        pool: training inputs, without those of validation, to renew running statistics.
+        autoencoder: the trained autoencoder of the data, if the method needs one.
 
     Attributes:
         logged: loss, terms, weights and learning rate of the step that was just done, as floats; empty at the steps
             that are not logged. The trainer's loggers get them too.
 
     Raises:
-        InputError: the network lacks what the method needs, or nothing builds an independent teacher.
+        InputError: the network or the data lack what the method needs, or nothing builds an independent teacher.
     """
 
     def __init__(
         self,
-        network: Classifier,
+        network: Classifier | Autoencoder,
         method: Method,
         training: Training,
         *,
         augment: Augment | None = None,
         teacher: TeacherSettings | None = None,
+        averaging: AveragingSettings | None = None,
+        strong: Strong | None = None,
         seed: int = 0,
         independent: Callable[[], nn.Module] | None = None,
+        shape: tuple[int, ...] = (),
+        rows: int = 0,
+        pool: Rows | None = None,
+        autoencoder: Autoencoder | None = None,
         about: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if method.needs.features and network.feature_dim is None:
-            raise InputError("network: the method needs pooled features, which this network does not offer")
+        _check_network(network, method)
         self.student = _laid_out(network, training)
         self.method = method
         self.training_settings = training
         self.augment = augment or Augment()
+        self.strong = strong or Strong()
+        self.pool = pool
         self.seed = seed
         settings = teacher or TeacherSettings()
         self.teacher: Teacher | None = None
@@ -71,21 +85,37 @@ class VicinalModule(LightningModule):
                     raise InputError("teacher.init: 'independent' needs a way to build another network")
                 initial = _laid_out(independent(), training)
             self.teacher = Teacher(network, settings, initial)
+        self.averaging = averaging or AveragingSettings()
+        self.average = self.averaging.average(network)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(seed, "method"))
+            method.prepare(Context(network, shape, rows, autoencoder))
         self.about = about or {}
         self.logged: dict[str, float] = {}
         self._wrong: dict[str, Tensor] = {}
+        self._step: Step | None = None
 
     def setup(self, stage: str) -> None:
         """Compile the networks, in the process that trains them."""
         if self.training_settings.compile:
             self.student.compile()
-            if self.teacher is not None:
-                self.teacher.network.compile()
+            for follower in (self.teacher, self.average):
+                if follower is not None:
+                    follower.network.compile()
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network whose figures count: the teacher's where there is one, as published, else the student."""
-        return self.student if self.teacher is None else self.teacher.network
+        """The network whose figures count: the average's, else the teacher's, where there is one, else the student."""
+        return list(self._networks().values())[-1]
+
+    def _networks(self) -> dict[str, nn.Module]:
+        """What can be evaluated; the last is what counts."""
+        found = {"student": cast(nn.Module, self.student)}
+        if self.teacher is not None:
+            found["teacher"] = self.teacher.network
+        if self.average is not None and self.average.updates:
+            found["average"] = self.average.network
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, C) of the evaluated network for inputs in data space."""
@@ -100,24 +130,31 @@ class VicinalModule(LightningModule):
             draws = [generator(seed, purpose, batch.step, view) for view in range(count)]
             return tuple(self._layout(as_float(view)) for view in views(x, self.augment, count, draws))
 
-        wanted = self.method.needs.views
-        if wanted and batch.u is None:
+        needs = self.method.needs
+        if needs.views and batch.u is None:
             raise InputError("data: the method needs unlabelled examples and the batch has none")
+        # Strong views start from weak ones of their own.
+        u = augmented(batch.u, "unlabelled views", needs.views + needs.strong) if batch.u is not None else ()
+        u = (*u[: needs.views], *(self._strong(x, seed, batch.step, k) for k, x in enumerate(u[needs.views :])))
         return Step.of(
             progress=Progress(batch.step, self.training_settings.steps),
             seed=seed,
             x=augmented(batch.x, "labelled views", 1)[0],
             y=batch.y,
-            u=augmented(batch.u, "unlabelled views", wanted) if wanted and batch.u is not None else (),
+            u=u,
             u_index=batch.u_index,
             student=self.student,
             teacher=None if self.teacher is None else self.teacher.network,
             teacher_policy=TeacherSettings().policy if self.teacher is None else self.teacher.settings.policy,
         )
 
+    def _strong(self, x: Tensor, seed: int, step: int, view: int) -> Tensor:
+        draws = generator(seed, "strong views", step, view)
+        return self._layout(strong_augment(x, self.strong, draws))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The weighted sum of the method's terms; every ``log_every`` steps they are kept in ``logged``."""
-        step = self.step_of(batch)
+        step = self._step = self.step_of(batch)
         # Dropout and input noise know no generators: the global one is set from the step, so that resuming repeats it.
         seed_global(seed_of(step.seed, "network", batch.step), step.x.device)
         terms = self.method.loss(step)
@@ -144,8 +181,41 @@ class VicinalModule(LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The optimiser's step, then the teacher's: before any callback can save one without the other."""
         super().optimizer_step(*args, **kwargs)
+        settings = self.training_settings
+        if settings.weight_decay_form == "multiplicative" and settings.weight_decay:
+            decayed = [p.detach() for p in self.student.parameters() if settings.decays(p)]
+            # MixMatch's decay comes after the step; the schedule moves later.
+            torch._foreach_mul_(decayed, 1 - settings.weight_decay * float(args[2].param_groups[0]["lr"]))
         if self.teacher is not None:
             self.teacher.update(self.student)
+        if self._step is not None:
+            self.method.after_step(self._step)
+            if self.average is not None:
+                self._follow(self._step.progress.step + 1)
+            self._step = None
+
+    def _follow(self, done: int) -> None:
+        """Let the average follow; its running statistics are renewed before anybody measures or saves it."""
+        settings = self.training_settings
+        if not isinstance(self.average, SnapshotAverage):
+            cast(Teacher, self.average).update(self.student)
+            return
+        if self.averaging.is_due(done, settings.steps):
+            self.average.update(self.student)
+        if self.average.stale and (done % settings.validate_every == 0 or done == settings.steps):
+            self._renew_statistics(self.average.network, done)
+            self.average.stale = False
+
+    def _renew_statistics(self, network: nn.Module, done: int) -> None:
+        if self.pool is None:
+            raise InputError("averaging: the mean of snapshots needs training inputs to renew running statistics")
+        count = min(self.training_settings.batch_unlabelled, len(self.pool))
+        for k in range(self.averaging.refresh):
+            draws = generator(self.seed, "renewed statistics", done, k)
+            x = self.pool[torch.randperm(len(self.pool), generator=draws)[:count]].to(self.device)
+            seed_global(seed_of(self.seed, "renewed statistics", done, k), x.device)
+            with torch.no_grad():
+                run(network, self._layout(as_float(augment(x, self.augment, draws))))
 
     def on_validation_epoch_start(self) -> None:
         """Count anew; the processes of a distributed training measure the same running statistics."""
@@ -158,11 +228,8 @@ class VicinalModule(LightningModule):
         """Count the errors of the student and, where there is one, of the teacher."""
         x, y = batch
         x = self._layout(as_float(x))
-        networks: dict[str, nn.Module] = {"student": self.student}
-        if self.teacher is not None:
-            networks["teacher"] = self.teacher.network
-        for name, network in networks.items():
-            wrong = (network(x).argmax(dim=1) != y).sum()
+        for name, network in self._networks().items():
+            wrong = self.method.measured(network, x, y)
             counts = torch.stack([wrong, torch.full_like(wrong, len(y))])
             self._wrong[name] = self._wrong[name] + counts if name in self._wrong else counts
 
@@ -184,9 +251,15 @@ class VicinalModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser over the student's and the method's parameters, and its schedule by steps."""
         settings = self.training_settings
-        parameters = [p for p in (*self.student.parameters(), *self.method.parameters()) if p.requires_grad]
+        parameters = [p for p in (*self.student.parameters(), *self.method.trained()) if p.requires_grad]
         optimizer = settings.optimizer_for(parameters)
-        factor = decay(settings.schedule, steps=settings.steps, full=settings.schedule_full, warmup=settings.warmup)
+        factor = decay(
+            settings.schedule,
+            steps=settings.steps,
+            full=settings.schedule_full,
+            warmup=settings.warmup,
+            cycle=settings.cycle,
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -203,3 +276,23 @@ class VicinalModule(LightningModule):
 
 def _laid_out(network: Any, training: Training) -> Any:
     return network.to(memory_format=torch.channels_last) if training.channels_last else network
+
+
+def _check_network(network: Classifier | Autoencoder, method: Method) -> None:
+    """Refuse a network that lacks what the method needs."""
+    needs, kind = method.needs, "autoencoder" if isinstance(network, Autoencoder) else "classifier"
+    if kind != method.trains:
+        example = "mmd_vae" if method.trains == "autoencoder" else "small_cnn"
+        raise InputError(
+            f"network: the method trains a {method.trains}, and this is a {kind}; name one such as {example}"
+        )
+    if isinstance(network, Autoencoder):
+        return
+    if needs.features and network.feature_dim is None:
+        raise InputError("network: the method needs pooled features, which this network does not offer")
+    if needs.stages and not network.stages:
+        raise InputError("network: the method mixes in hidden layers, and this network names no stages")
+    if needs.map and not network.has_map:
+        raise InputError(
+            "network: the method needs a feature map that is averaged at the end, and this network has none"
+        )
