@@ -14,7 +14,7 @@ import torch
 from step_floor import Subject
 
 from vicinal.experiment import Experiment
-from vicinal.networks import build_network, fit_normalise
+from vicinal.networks import Classifier, build_network, fit_normalise
 
 
 class Mode(NamedTuple):
@@ -71,6 +71,7 @@ def _time(experiment: Experiment, mode: Mode, *, device: str, tiny: bool) -> dic
     torch.manual_seed(0)
     images = torch.randint(256, (256, *shape), dtype=torch.uint8)
     network = build_network(experiment.network, shape, CLASSES, fit_normalise(images))
+    assert isinstance(network, Classifier)
     subject = Subject(
         experiment.build_method(),
         network,

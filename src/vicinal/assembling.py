@@ -13,7 +13,7 @@ from torch import nn
 from vicinal.data import Dataset, Subset, load, make_split
 from vicinal.errors import InputError
 from vicinal.experiment import Experiment
-from vicinal.networks import Autoencoder, Classifier, build_network, fit_preprocess, unfitted_preprocess
+from vicinal.networks import Autoencoder, Network, build_network, fit_preprocess, unfitted_preprocess
 from vicinal.randomness import seed_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Assembled:
         """Training inputs, those of validation left out."""
         return Subset(self.dataset.train.x, torch.cat([self.split.labelled, self.split.unlabelled]).unique())
 
-    def network(self, purpose: str = "initialisation", *, fitted: bool = True) -> Classifier:
+    def network(self, purpose: str = "initialisation", *, fitted: bool = True) -> Network:
         """A freshly initialised network: the same for the same experiment, another for another ``purpose``.
 
         Args:

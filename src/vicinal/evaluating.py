@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import shlex
@@ -15,10 +16,12 @@ from torch import nn
 import vicinal
 from vicinal import machine
 from vicinal.assembling import Assembled
+from vicinal.companions import autoencoder_of, companion
 from vicinal.data import Examples, eval_batches
 from vicinal.errors import InputError
-from vicinal.evaluation import Figures, figures
-from vicinal.networks import auto_name
+from vicinal.evaluation import figures
+from vicinal.evaluation.reconstruction import reconstruction
+from vicinal.networks import Autoencoder, auto_name
 from vicinal.runs import Run, evaluated_weights, write_atomic
 from vicinal.training import Training
 
@@ -56,11 +59,14 @@ def evaluate(run: Run, parts: Assembled | None = None, *, command: str | None = 
     if validation is not None:
         best = run.network("best_validation")
         at_last, at_best = measure(last.network, validation), measure(best.network, validation)
-        if at_last.error < at_best.error:  # the end of training need not fall on a validation
+        criterion = _criterion(last.network)
+        if getattr(at_last, criterion) < getattr(at_best, criterion):  # the end need not fall on a validation
             best, at_best = last, at_last
         values["validation"] = _columns(at_last, at_best)
     if test is not None:
         values["test"] = _columns(measure(last.network, test), None if best is None else measure(best.network, test))
+    gate = _gate(run, parts)
+    values |= {} if gate is None else {"gate": gate}
     values |= {
         "weights": evaluated_weights(content["state_dict"])[0],
         "steps": {"last": last.step, "best_validation": None if best is None else best.step},
@@ -82,17 +88,36 @@ def _device(training: Training) -> str:
     return "cuda" if training.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
 
 
-def _figures(network: nn.Module, examples: Examples, *, device: str) -> Figures:
-    return figures(network.to(device), eval_batches(examples, EVALUATION_BATCH, device))
+def _figures(network: nn.Module, examples: Examples, *, device: str) -> Any:
+    batches = eval_batches(examples, EVALUATION_BATCH, device)
+    if isinstance(network, Autoencoder):
+        return reconstruction(network.to(device), batches)
+    return figures(network.to(device), batches)
 
 
-def _columns(last: Figures, best: Figures | None) -> dict[str, Any]:
+def _criterion(network: nn.Module) -> str:
+    return "squared_error" if isinstance(network, Autoencoder) else "error"
+
+
+def _columns(last: Any, best: Any | None) -> dict[str, Any]:
     """Each figure at the last and at the selected step."""
     columns: dict[str, Any] = {"n": last.n}
-    for name in ("error", "nll"):
-        at_best = None if best is None else getattr(best, name)
-        columns[name] = {"last": getattr(last, name), "best_validation": at_best}
+    for name, value in dataclasses.asdict(last).items():
+        if name != "n" and value is not None:
+            columns[name] = {"last": value, "best_validation": None if best is None else getattr(best, name)}
     return columns
+
+
+def _gate(run: Run, parts: Assembled) -> dict[str, Any] | None:
+    """Whether reconstructions are good enough for figures of latent mixing to mean something; None without mixing."""
+    autoencoder, judge = autoencoder_of(run), companion(run, "judge")
+    examples = parts.dataset.test or parts.split.validation_examples(parts.dataset)
+    if autoencoder is None or judge is None or examples is None:
+        return None
+    device = _device(parts.experiment.training)
+    batches = eval_batches(examples, EVALUATION_BATCH, device)
+    found = reconstruction(autoencoder.to(device), batches, judge.network("last").network.to(device))
+    return {**dataclasses.asdict(found), "passed": found.passed}
 
 
 def _command_of(run: Run) -> str | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from pathlib import Path
 from typing import Any
 
 from vicinal import machine
 from vicinal.assembling import Assembled
+from vicinal.companions import autoencoder_of, bring
 from vicinal.data import SplitIndices
 from vicinal.errors import InputError, require
 from vicinal.evaluating import evaluate
@@ -48,16 +50,31 @@ def fit(
     return run
 
 
-def finish(experiment: Experiment, output: str | os.PathLike[str], *, command: str | None = None) -> Run:
+def finish(
+    experiment: Experiment,
+    output: str | os.PathLike[str],
+    *,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+    command: str | None = None,
+) -> Run:
     """Bring a run to its end from wherever it stands: start it, go on with it, or find it finished.
 
     Waits while another process is at it. Arguments and errors are those of `fit`.
+
+    Args:
+        experiment: what to do.
+        output: the run directory.
+        store: folder where runs that this one needs are kept and shared; inside its own directory by default.
+        progress: show a progress bar on standard error.
+        command: the command to record as provenance.
     """
     run = Run(output)
     made = [path for path in (run.path, *run.path.parents) if not path.exists()]
     with run.locked(wait=True):
         if not run.is_finished:
-            _run(experiment, run, resume=run.experiment_file.is_file(), made=made, command=command)
+            resume = run.experiment_file.is_file()
+            _run(experiment, run, resume=resume, made=made, store=store, progress=progress, command=command)
     return run
 
 
@@ -67,6 +84,7 @@ def _run(
     *,
     resume: bool,
     made: list[Path],
+    store: str | os.PathLike[str] | None = None,
     progress: bool = False,
     tensorboard: bool = False,
     command: str | None = None,
@@ -74,7 +92,8 @@ def _run(
     run.claim(experiment, resume=resume)
     with machine.threads(experiment.training.threads):
         try:
-            parts = Assembled(experiment)
+            bring(experiment, run, functools.partial(finish, store=store, progress=progress, command=command), store)
+            parts = Assembled(experiment, autoencoder=autoencoder_of(run))
             if not _is_trained(run, experiment):
                 _train(parts, run, progress=progress, tensorboard=tensorboard)
         except Exception:

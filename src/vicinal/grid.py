@@ -10,6 +10,7 @@ A grid file is YAML::
            {label: ICT alpha 0.1, method: {name: ict, alpha: 0.1}}]
     seeds: [0, 1, 2, 3, 4]
     baseline: supervised                    # the row that the others stand beside
+    measure: {pgd: {norm: linf, epsilon: 0.1}}   # optional: further measurements of the test part, each a column
 
 Each cell's run lies in the store under the key of its experiment's content.
 """
@@ -20,18 +21,19 @@ import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from vicinal import machine
 from vicinal.errors import InputError, nearest
 from vicinal.experiment import Experiment, merge
+from vicinal.measuring import measure, measured, measures_of
 from vicinal.runs import Run
 from vicinal.settings import Choice, read_yaml
 
 _AXES = (("data", None), ("labels", None), ("seeds", 0))
-_KEYS = ("title", "about", "base", "labels", "data", "rows", "seeds", "baseline")
+_KEYS = ("title", "about", "base", "labels", "data", "rows", "seeds", "baseline", "measure")
 
 
 class Cell(NamedTuple):
@@ -60,6 +62,7 @@ class Grid:
         about: a line below the heading, or "".
         cells: all experiments, in the order of the table, seeds innermost.
         baseline: label of the row that the others stand beside, or None.
+        measures: settings of further measurements, by name.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Grid:
     about: str
     cells: tuple[Cell, ...]
     baseline: str | None
+    measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Grid:
@@ -107,7 +111,15 @@ class Grid:
             # A row that sets its own number of labels comes once, not once for each number of the axis.
             if cells.setdefault((*cell[:3], seed), cell).experiment.key != experiment.key:
                 raise InputError("data: two entries have the same name, so their rows could not be told apart")
-        return cls(name, str(values.get("title", name)), str(values.get("about", "")), tuple(cells.values()), baseline)
+        measures = values.get("measure", {})
+        if not isinstance(measures, Mapping):
+            raise InputError("measure: expected measurements with their settings, such as {pgd: {epsilon: 0.1}}")
+        title, about = str(values.get("title", name)), str(values.get("about", ""))
+        return cls(name, title, about, tuple(cells.values()), baseline, measures_of("measure", measures))
+
+    def is_done(self, run: Run) -> bool:
+        """Whether a cell's run is finished, and all that the grid asks for is measured of it."""
+        return run.is_finished and all(measured(run, *item) is not None for item in self.measures.items())
 
     def groups(self) -> Iterator[tuple[tuple[str, int | None, str], list[Cell]]]:
         """Cells that differ in the seed alone, in the order of the table."""
@@ -140,13 +152,16 @@ def run_grid(
     import joblib
 
     cells = {str(run_path(store, cell.experiment)): cell for cell in grid.cells}
-    todo = {path: cell for path, cell in cells.items() if not Run(path).is_finished}
+    todo = {path: cell for path, cell in cells.items() if not grid.is_done(Run(path))}
     jobs = min(jobs or joblib.cpu_count(), max(len(todo), 1))
     failed: dict[str, str] = {}
     with _Progress(len(cells), len(cells) - len(todo)) as progress:
         if not todo:
             return failed
-        tasks = (joblib.delayed(_run_cell)(cell.experiment.as_dict(), path, command) for path, cell in todo.items())
+        tasks = (
+            joblib.delayed(_run_cell)(cell.experiment.as_dict(), path, str(store), dict(grid.measures), command)
+            for path, cell in todo.items()
+        )
         runner = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
         for path, message in runner(tasks):
             cell = cells[path]
@@ -156,13 +171,15 @@ def run_grid(
     return failed
 
 
-def _run_cell(values: dict[str, Any], path: str, command: str | None) -> tuple[str, str | None]:
+def _run_cell(
+    values: dict[str, Any], path: str, store: str, measures: dict[str, Any], command: str | None
+) -> tuple[str, str | None]:
     """One cell on one thread, in whatever process joblib chose; returns its path and what went wrong."""
     from vicinal.fitting import finish
 
     try:
         with machine.threads(1):
-            finish(Experiment.of(values), path, command=command)
+            measure(finish(Experiment.of(values), path, store=store, command=command), measures)
     except Exception as error:
         return path, str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     return path, None

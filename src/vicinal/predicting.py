@@ -9,7 +9,9 @@ import os
 import torch
 
 from vicinal.data import as_float, read_inputs
+from vicinal.errors import InputError
 from vicinal.evaluation import probabilities
+from vicinal.networks import Autoencoder
 from vicinal.runs import Run, WhichName
 
 BATCH = 500
@@ -27,6 +29,8 @@ def predict(run: Run, source: str | os.PathLike[str], *, which: WhichName = "las
         InputError: there is nothing to read, an image is damaged, or shapes do not fit the run's.
     """
     trained = run.network(which)
+    if isinstance(trained.network, Autoencoder):
+        raise InputError(f"{run.path}: trained an autoencoder, which labels nothing; name the run of a classifier")
     names, x = read_inputs(source, trained.shape, size=run.experiment.data.settings.get("size"))
     batches = (as_float(x[rows]) for rows in torch.arange(len(names)).split(BATCH))
     best = probabilities(trained.network, batches).max(dim=1)

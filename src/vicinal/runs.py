@@ -5,6 +5,7 @@ split.json          training rows: labelled, unlabelled, validation
 metrics.csv         loss terms and validation errors along training
 checkpoints/        last.ckpt (to resume from) and best.ckpt (lowest validation error)
 model.safetensors   the evaluated network's weights at the end of training
+companions.json     where the runs are that this one needed: its autoencoder, and the judge of reconstructions
 evaluation.json     figures and their provenance; its presence means that the run is finished
 """
 
@@ -22,7 +23,7 @@ import torch
 
 from vicinal.errors import InputError
 from vicinal.experiment import Experiment
-from vicinal.networks import Classifier, build_network, unfitted_preprocess
+from vicinal.networks import Network, build_network, unfitted_preprocess
 
 WhichName = Literal["last", "best_validation"]
 _LOCK = ".lock"
@@ -44,6 +45,7 @@ class Run:
         self.last = self.checkpoints / "last.ckpt"
         self.best = self.checkpoints / "best.ckpt"
         self.model_file = self.path / "model.safetensors"
+        self.companions_file = self.path / "companions.json"
         self.evaluation_file = self.path / "evaluation.json"
 
     @classmethod
@@ -212,13 +214,13 @@ class TrainedNetwork(NamedTuple):
     """A trained network and what is needed to use it.
 
     Attributes:
-        network: in eval mode, from data space to logits.
+        network: in eval mode, from data space to logits, or an autoencoder.
         shape: shape of one example.
         classes: class names in the order of the logits.
         step: after how many training steps.
     """
 
-    network: Classifier
+    network: Network
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     step: int

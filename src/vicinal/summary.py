@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vicinal.errors import InputError
+from vicinal.evaluation.measures import MEASURES
 from vicinal.grid import Grid, run_path
+from vicinal.measuring import measured
 from vicinal.reporting import Table, mean_and_std, percent
 from vicinal.runs import Run
 
@@ -18,6 +20,7 @@ _COLUMNS = (
     "test error %",
     "selected",
     "ratio",
+    "ECE %",
     "perfect",
     "seeds",
     "s",
@@ -38,7 +41,7 @@ def collect(grid: Grid, store: str | os.PathLike[str], *, command: str | None = 
     rows = []
     for (data, _, label), cells in grid.groups():
         runs = [Run(run_path(store, cell.experiment)) for cell in cells]
-        finished = [run.evaluation() for run in runs if run.is_finished]
+        finished = [_with_measures(run, grid) for run in runs if run.is_finished]
         rows.append({"data": data, "row": label, "seeds_asked": len(cells), "runs": finished})
     if not any(row["runs"] for row in rows):
         raise InputError(
@@ -49,6 +52,7 @@ def collect(grid: Grid, store: str | os.PathLike[str], *, command: str | None = 
         "title": grid.title,
         "about": grid.about,
         "baseline": grid.baseline,
+        "measures": {name: dict(settings) for name, settings in grid.measures.items()},
         "command": command,
         "rows": rows,
     }
@@ -73,12 +77,25 @@ def grid_table(results: Mapping[str, Any]) -> Table:
     if not any(error == 0 for row in rows for error in _errors(row, "last").values()):
         left_out.add("perfect")
     kept = [i for i, column in enumerate(_COLUMNS) if column not in left_out]
+    measures = results.get("measures", {})
+    end = len(kept) - 2  # before seeds and seconds
+
+    def joined(line: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:
+        shown = [line[i] for i in kept]
+        return (*shown[:end], *more, *shown[end:])
+
     return Table(
         results["title"],
-        tuple(_COLUMNS[i] for i in kept),
-        tuple(tuple(line[i] for i in kept) for line in cells),
+        joined(_COLUMNS, [MEASURES[name].column for name in measures]),
+        tuple(joined(line, [_measured(row, name) for name in measures]) for row, line in zip(rows, cells, strict=True)),
         tuple(_notes(results)),
     )
+
+
+def _with_measures(run: Run, grid: Grid) -> dict[str, Any]:
+    values = run.evaluation()
+    found = {name: measured(run, name, settings) for name, settings in grid.measures.items()}
+    return {**values, "measures": found} if found else values
 
 
 def _cells(row: Mapping[str, Any], baseline: Mapping[int, float]) -> list[str]:
@@ -93,6 +110,7 @@ def _cells(row: Mapping[str, Any], baseline: Mapping[int, float]) -> list[str]:
         percent(list(last.values())) if last else "-",
         percent(list(best.values())) if best else "-",
         _ratio(last, baseline),
+        percent(found) if (found := _last(row, "ece")) else "-",
         f"{sum(error == 0 for error in last.values())} of {len(last)}" if last else "-",
         str(done) if done == asked else f"{done} of {asked}",
         f"{mean_and_std(seconds)[0]:.1f}" if seconds else "-",
@@ -111,6 +129,23 @@ def _errors(row: Mapping[str, Any], which: str) -> dict[int, float]:
     parts = {run["provenance"]["seed"]: run["test"] or run["validation"] for run in row["runs"]}
     found = {seed: part["error"][which] for seed, part in parts.items() if part is not None}
     return {seed: error for seed, error in found.items() if error is not None}
+
+
+def _last(row: Mapping[str, Any], figure: str) -> list[float]:
+    """A figure at the end of training, of the test part or else of the validation part, for each run that has it."""
+    parts = [run["test"] or run["validation"] for run in row["runs"]]
+    return [part[figure]["last"] for part in parts if part is not None and figure in part]
+
+
+def _measured(row: Mapping[str, Any], name: str) -> str:
+    measure = MEASURES[name]
+    found = [run["measures"][name][measure.figure] for run in row["runs"] if run.get("measures", {}).get(name)]
+    if not found:
+        return "-"
+    if measure.percent:
+        return percent(found)
+    mean, std = mean_and_std(found)
+    return f"{mean:.3g} ± {std:.2g}"
 
 
 def _task(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -138,9 +173,14 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     )
     notes.append(
         "test error: at the end of training; selected: at the lowest validation error, the test part is never used for "
-        "selection; ratio: mean test error over that of the baseline; perfect: runs without a wrong answer; s: seconds "
-        "of training a run"
+        "selection; ratio: mean test error over that of the baseline; ECE: expected calibration error, 15 equal bins; "
+        "perfect: runs without a wrong answer; s: seconds of training a run"
     )
+    for name, settings in results.get("measures", {}).items():
+        told = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
+        notes.append(f"{MEASURES[name].column}: {name} on the test part, {told}")
+    gates = {row["row"]: [run["gate"] for run in row["runs"] if "gate" in run] for row in results["rows"]}
+    notes += [_gate_note(name, found) for name, found in gates.items() if found]
     spaces = {row["row"]: run["provenance"]["space"] for row in results["rows"] for run in row["runs"]}
     named = [f"{name}: {space}" for name, space in spaces.items() if space]
     if named:
@@ -153,3 +193,15 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     if results["command"]:
         notes.append(f"command: {results['command']}")
     return notes
+
+
+def _gate_note(row: str, gates: Sequence[Mapping[str, Any]]) -> str:
+    """How good the reconstructions of a row that mixes codes were."""
+    quality = " and ".join(
+        f"{mean_and_std([gate[key] for gate in gates])[0]:{form}}{unit}"
+        for key, form, unit in (("psnr", ".1f", " dB"), ("accuracy_rebuilt", ".1%", ""))
+    )
+    clean = mean_and_std([gate["accuracy"] for gate in gates])[0]
+    failed = sum(not gate["passed"] for gate in gates)
+    verdict = f"GATE FAILED ({failed} of {len(gates)}), the row says nothing of the method" if failed else "gate passed"
+    return f"{row}: reconstructions {quality} accuracy of a plain classifier ({clean:.1%} on the images): {verdict}"

@@ -95,7 +95,7 @@ def strong_augment(x: Tensor, config: Strong, generator: torch.Generator) -> Ten
             "choose a method that needs none for feature vectors"
         )
     made = as_float(x).to(torch.float32)
-    if not config.active or not len(x):
+    if not config.active:
         return made
     shape, device = (config.operations, len(x)), generator.device
     which = torch.randint(len(OPERATIONS), shape, generator=generator, device=device).cpu()
@@ -157,7 +157,7 @@ def _equalise(x: Tensor, _: Tensor) -> Tensor:
     Pillow's rule without its integer steps, which leave images of fewer than 256 pixels as they are and let those of
     a few hundred saturate. A channel of a single level stays.
     """
-    level = _level(x).clamp(0, _HIGHEST).to(torch.int64).flatten(2)
+    level = _level(x).to(torch.int64).flatten(2)
     # Counts are integers: on a GPU, sums of floats depend on their order.
     count = torch.zeros(*x.shape[:2], _HIGHEST + 1, dtype=torch.int32, device=x.device)
     count = count.scatter_add_(2, level, torch.ones_like(level, dtype=torch.int32))

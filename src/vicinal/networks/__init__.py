@@ -4,12 +4,14 @@ from vicinal.networks.auto import auto_name
 from vicinal.networks.autoencoder import Autoencoder
 from vicinal.networks.classifier import Classifier, Parts
 from vicinal.networks.cnn13 import cnn13
-from vicinal.networks.factory import NETWORKS, build_network, network_settings
+from vicinal.networks.factory import NETWORKS, Network, build_network, network_settings
 from vicinal.networks.fitting import ZCAVariant, fit_normalise, fit_preprocess, fit_zca
 from vicinal.networks.initialise import initialise_from_data
 from vicinal.networks.layers import GaussianNoise, MeanOnlyBatchNorm
 from vicinal.networks.mlp import mlp
+from vicinal.networks.mmd_vae import MMDVAE, Posterior, mmd_vae
 from vicinal.networks.passes import EVAL, FROZEN_STATS, TRAIN, PassPolicy, applied, run
+from vicinal.networks.pca import PCAAutoencoder, fit_pca, pca
 from vicinal.networks.preact_resnet import preact_resnet18
 from vicinal.networks.preprocess import ZCA, Identity, Normalise, PerImage, PreprocessName, unfitted_preprocess
 from vicinal.networks.small_cnn import small_cnn
@@ -18,6 +20,7 @@ from vicinal.networks.wide_resnet import wide_resnet, wrn_28_2, wrn_28_10
 __all__ = [
     "EVAL",
     "FROZEN_STATS",
+    "MMDVAE",
     "NETWORKS",
     "TRAIN",
     "ZCA",
@@ -26,10 +29,13 @@ __all__ = [
     "GaussianNoise",
     "Identity",
     "MeanOnlyBatchNorm",
+    "Network",
     "Normalise",
+    "PCAAutoencoder",
     "Parts",
     "PassPolicy",
     "PerImage",
+    "Posterior",
     "PreprocessName",
     "ZCAVariant",
     "applied",
@@ -37,11 +43,14 @@ __all__ = [
     "build_network",
     "cnn13",
     "fit_normalise",
+    "fit_pca",
     "fit_preprocess",
     "fit_zca",
     "initialise_from_data",
     "mlp",
+    "mmd_vae",
     "network_settings",
+    "pca",
     "preact_resnet18",
     "run",
     "small_cnn",

@@ -10,9 +10,11 @@ class Autoencoder(nn.Module):
 
     Attributes:
         latent: size of a code, d_z.
+        preprocess: layer that inputs go through on their way in, as in a classifier.
     """
 
     latent: int
+    preprocess: nn.Module
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes (B, d_z) of inputs (B, ...) in data space; the mean where the encoder is stochastic."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from vicinal.errors import InputError, MissingExtraError, nearest, require
 from vicinal.networks.auto import auto
+from vicinal.networks.autoencoder import Autoencoder
 from vicinal.networks.classifier import Classifier
 from vicinal.networks.cnn13 import cnn13
 from vicinal.networks.mlp import mlp
+from vicinal.networks.mmd_vae import mmd_vae
 from vicinal.networks.passes import EVAL, run
 from vicinal.networks.preact_resnet import preact_resnet18
 from vicinal.networks.preprocess import Identity
@@ -22,7 +24,9 @@ from vicinal.networks.small_cnn import small_cnn
 from vicinal.networks.wide_resnet import wide_resnet, wrn_28_2, wrn_28_10
 from vicinal.settings import Choice, build
 
-NETWORKS: dict[str, Callable[..., Classifier]] = {
+Network: TypeAlias = Classifier | Autoencoder
+
+NETWORKS: dict[str, Callable[..., Network]] = {
     "auto": auto,
     "mlp": mlp,
     "small_cnn": small_cnn,
@@ -31,11 +35,12 @@ NETWORKS: dict[str, Callable[..., Classifier]] = {
     "wrn_28_2": wrn_28_2,
     "wrn_28_10": wrn_28_10,
     "preact_resnet18": preact_resnet18,
+    "mmd_vae": mmd_vae,
 }
 """The networks that come with this package: builders called with (shape, classes, settings)."""
 
 
-def build_network(choice: Choice, dataset_shape: tuple[int, ...], classes: int, preprocess: nn.Module) -> Classifier:
+def build_network(choice: Choice, dataset_shape: tuple[int, ...], classes: int, preprocess: nn.Module) -> Network:
     """The network that was chosen, with fresh weights.
 
     Weights are drawn from torch's global generator: call ``torch.manual_seed`` before, and the same seed gives the
@@ -60,7 +65,7 @@ def build_network(choice: Choice, dataset_shape: tuple[int, ...], classes: int, 
     """
     target = network_settings(choice.name)
     if choice.name in NETWORKS:
-        network: Classifier = build("network", target, choice.settings, shape=dataset_shape, classes=classes)
+        network: Network = build("network", target, choice.settings, shape=dataset_shape, classes=classes)
         network.preprocess = preprocess
         return network
     offered = {

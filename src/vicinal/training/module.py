@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vicinal.data import Augment, Batch, Rows, Strong, as_float, augment, strong_augment, views
 from vicinal.errors import InputError
 from vicinal.methods import Context, Method, Step, Term
-from vicinal.networks import Autoencoder, Classifier, run
+from vicinal.networks import Autoencoder, Network, run
 from vicinal.randomness import generator, seed_global, seed_of
 from vicinal.schedules import Progress, decay
 from vicinal.training.averaging import AveragingSettings, SnapshotAverage
@@ -51,7 +51,7 @@ class VicinalModule(LightningModule):
 
     def __init__(
         self,
-        network: Classifier | Autoencoder,
+        network: Network,
         method: Method,
         training: Training,
         *,
@@ -278,7 +278,7 @@ def _laid_out(network: Any, training: Training) -> Any:
     return network.to(memory_format=torch.channels_last) if training.channels_last else network
 
 
-def _check_network(network: Classifier | Autoencoder, method: Method) -> None:
+def _check_network(network: Network, method: Method) -> None:
     """Refuse a network that lacks what the method needs."""
     needs, kind = method.needs, "autoencoder" if isinstance(network, Autoencoder) else "classifier"
     if kind != method.trains:

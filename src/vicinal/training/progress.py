@@ -93,9 +93,10 @@ class ProgressBar(Callback):
             self._shown = now
             self._show(trainer)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        accuracy = 1 - float(trainer.callback_metrics["validation_error"])
-        self._validation = [f"validation accuracy {accuracy:.1%}"]
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        error = float(trainer.callback_metrics["validation_error"])
+        told = f"accuracy {1 - error:.1%}" if pl_module.method.trains == "classifier" else f"error {error:.3g}"
+        self._validation = [f"validation {told}"]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._bar is not None:

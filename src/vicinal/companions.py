@@ -1,0 +1,93 @@
+"""Runs that another run needs: the autoencoder whose codes are mixed, and the classifier that judges what it rebuilds.
+
+They are experiments of their own, on the same data, split and seed. A run that was told none brings them to their end
+before its own training: inside its directory, or in the store of a grid, where several runs share them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from vicinal.errors import InputError
+from vicinal.experiment import Experiment
+from vicinal.networks import Autoencoder
+from vicinal.runs import Run, write_atomic
+
+AUTO = "auto"
+NAMES = ("autoencoder", "judge")
+
+
+def companions_of(experiment: Experiment) -> dict[str, Experiment | Run]:
+    """By name, the experiments to run first, or the runs that the method's settings name; empty for most methods.
+
+    Raises:
+        InputError: a run that is named does not exist or is not finished.
+    """
+    if not experiment.build_method().needs.autoencoder:
+        return {}
+    shared = {key: experiment.as_dict()[key] for key in ("data", "split", "augment", "seed")}
+    engine = {key: getattr(experiment.training, key) for key in ("device", "threads")}
+    judge = experiment.as_dict() | {"method": "supervised", "averaging": {}, "teacher": {}, "recipe": "none"}
+    made: dict[str, Experiment | Run] = {
+        "autoencoder": Experiment.of(shared, method="mmd_vae", training=engine),
+        "judge": Experiment.of(judge),
+    }
+    for name in NAMES:
+        given = experiment.method.settings.get(name, AUTO)
+        if given != AUTO:
+            run = Run.open(given)
+            if not run.is_finished:
+                raise InputError(f"method.{name}: {given} is not finished; go on with: vicinal fit --resume {given}")
+            made[name] = run
+    return made
+
+
+def bring(
+    experiment: Experiment, run: Run, finish: Callable[[Experiment, Path], Run], store: str | os.PathLike[str] | None
+) -> None:
+    """Bring the companions of a run to their end and note in its directory where they are.
+
+    Args:
+        experiment: the run's.
+        run: the run.
+        finish: brings an experiment to its end in a directory.
+        store: the folder of a grid's runs, or None to keep them inside the run's directory.
+    """
+    found = {}
+    for name, companion in companions_of(experiment).items():
+        if isinstance(companion, Experiment):
+            path = run.path / name if store is None else Path(store) / companion.key
+            companion = finish(companion, path)
+        found[name] = os.path.relpath(companion.path, run.path)
+    if found:
+        write_atomic(run.companions_file, json.dumps(found, indent=1) + "\n")
+
+
+def companion(run: Run, name: str) -> Run | None:
+    """A run's companion, or None if it has none of that name.
+
+    Raises:
+        InputError: it is not where it was.
+    """
+    if not run.companions_file.is_file():
+        return None
+    return Run.open(run.path / json.loads(run.companions_file.read_text(encoding="utf-8"))[name])
+
+
+def autoencoder_of(run: Run) -> Autoencoder | None:
+    """The trained autoencoder of a run's companion, frozen and in eval mode, or None.
+
+    Raises:
+        InputError: the companion is no autoencoder, or of data of another shape.
+    """
+    found = companion(run, "autoencoder")
+    if found is None:
+        return None
+    network = found.network("last").network
+    if not isinstance(network, Autoencoder):
+        raise InputError(f"method.autoencoder: {found.path} trained no autoencoder; name a run of the method mmd_vae")
+    return cast(Autoencoder, network.requires_grad_(False).eval())

@@ -1,0 +1,139 @@
+"""Measurements by name, each a value that is called on a network and a set: what a grid may measure of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from vicinal.errors import InputError, nearest
+from vicinal.evaluation.attacks import PGD
+from vicinal.evaluation.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
+from vicinal.evaluation.figures import figures
+from vicinal.evaluation.smoothness import LocalLinearity, Steepness, lipschitz_quotients, local_linearity
+from vicinal.settings import check
+from vicinal.vicinity.lipschitz import OutputMetric
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LipschitzQuotients:
+    """Adversarial quotients of output and input distances, see `lipschitz_quotients`.
+
+    Args:
+        epsilon: length of the perturbation, > 0, in units of the inputs.
+        d_y: distance of outputs.
+        iterations: gradients of the search.
+    """
+
+    epsilon: float = 0.1
+    d_y: OutputMetric = "l2_logits"
+    iterations: int = 5
+
+    def __call__(self, network: nn.Module, batches: Batches, seed: int) -> Steepness:
+        """Mean and largest quotient over a set."""
+        return lipschitz_quotients(
+            network, batches, d_y=self.d_y, epsilon=self.epsilon, iterations=self.iterations, seed=seed
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linearity:
+    """Local linearity error gamma of the loss, see `local_linearity`.
+
+    Args:
+        epsilon: radius of the Linf balls, in units of the inputs.
+        steps: of each ascent.
+        starts: random starts.
+    """
+
+    epsilon: float = 8 / 255
+    steps: int = 20
+    starts: int = 3
+
+    def __call__(self, network: nn.Module, batches: Batches, seed: int) -> LocalLinearity:
+        """Gamma and the size of the linear part, means over a set."""
+        return local_linearity(
+            network, batches, epsilons=(self.epsilon,), steps=self.steps, starts=self.starts, seed=seed
+        )[0]
+
+
+@dataclass(frozen=True)
+class CorruptionFigures:
+    """Error on corrupted images.
+
+    Args:
+        n: number of examples, each corrupted in every way.
+        error: mean over kinds and severities of the share of wrong predictions, in [0,1].
+        by_kind: the same for each kind of corruption.
+    """
+
+    n: int
+    error: float
+    by_kind: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corruptions:
+    """Error on corrupted images, not normalised by any reference network.
+
+    Args:
+        kinds: kinds of corruption; all 15 of the benchmark by default.
+        severities: from 1 to 5.
+    """
+
+    kinds: Sequence[str] = tuple(CORRUPTIONS)
+    severities: Sequence[int] = (1, 2, 3, 4, 5)
+
+    def __post_init__(self) -> None:
+        known = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
+        for kind in self.kinds:
+            if kind not in known:
+                raise InputError(f"kinds: unknown corruption {kind!r}; {nearest(kind, known)}")
+        for severity in self.severities:
+            check("severities", severity, low=1, high=5)
+
+    def __call__(self, network: nn.Module, batches: Batches, seed: int) -> CorruptionFigures:
+        """Errors on a set, the same corrupted images for every network with this seed."""
+        batches = list(batches)
+        by_kind = {}
+        for kind in self.kinds:
+            errors = [
+                figures(network, self._corrupted(batches, kind, severity, seed)).error for severity in self.severities
+            ]
+            by_kind[kind] = sum(errors) / len(errors)
+        n = sum(len(y) for _, y in batches)
+        return CorruptionFigures(n, sum(by_kind.values()) / len(by_kind), by_kind)
+
+    def _corrupted(self, batches: Batches, kind: str, severity: int, seed: int) -> Batches:
+        first = 0
+        for x, y in batches:
+            yield corrupt(x, kind, severity, seed=seed, first=first).to(x.device), y
+            first += len(y)
+
+
+class Measure(NamedTuple):
+    """A measurement that a grid may ask for.
+
+    Attributes:
+        settings: the class of its settings, whose objects measure: called with a network, batches and a seed.
+        column: head of the table's column.
+        figure: the field of the result that the column shows.
+        percent: whether it is a share, shown in per cent.
+    """
+
+    settings: Callable[..., Any]
+    column: str
+    figure: str
+    percent: bool
+
+
+MEASURES: Mapping[str, Measure] = {
+    "pgd": Measure(PGD, "PGD error %", "error", percent=True),
+    "lipschitz": Measure(LipschitzQuotients, "Lipschitz", "mean", percent=False),
+    "linearity": Measure(Linearity, "gamma", "gamma", percent=False),
+    "corruptions": Measure(Corruptions, "corrupted %", "error", percent=True),
+}
