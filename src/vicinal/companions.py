@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 from vicinal.errors import InputError
 from vicinal.experiment import Experiment
@@ -90,4 +89,4 @@ def autoencoder_of(run: Run) -> Autoencoder | None:
     network = found.network("last").network
     if not isinstance(network, Autoencoder):
         raise InputError(f"method.autoencoder: {found.path} trained no autoencoder; name a run of the method mmd_vae")
-    return cast(Autoencoder, network.requires_grad_(False).eval())
+    return network.requires_grad_(False).eval()

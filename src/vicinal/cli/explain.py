@@ -17,8 +17,10 @@ from vicinal.settings import documented, settings_of
 _WIDTH = 80
 _PASSES = """\
 Passes of a step: f, F forward on the labelled, unlabelled batch; T teacher
-forward; b, B full backward through f, F; X backward to a perturbation alone.
-vicinal methods NAME explains one."""
+forward; h head alone; e, d encoder, decoder or generator; b, B full backward
+through f, F; x, X, y backward through f, F, d to their input alone.
+Settings: by where their defaults come from. vicinal methods NAME explains one."""
+_ORIGINS = {"paper": "paper", "official-code": "official code", "ours": "ours"}
 
 
 def method_list() -> str:
@@ -27,9 +29,20 @@ def method_list() -> str:
     for name, method in METHODS.items():
         needs = method.needs
         wants = [f"{needs.views} view{'s' if needs.views > 1 else ''} of unlabelled data"] if needs.views else []
+        wants += ["strong views"] if needs.strong else []
         wants += ["a teacher"] if needs.teacher else []
-        entries.append((name, [_idea(method), "; ".join([method.source, str(method().passes()), *wants])]))
+        wants += ["an autoencoder"] if needs.autoencoder else []
+        texts = [_idea(method), "; ".join([method.source, str(method().passes()), *wants])]
+        entries.append((name, texts + _origins(method)))
     return f"{_entries(entries)}\n\n{_PASSES}"
+
+
+def _origins(method: type[Method]) -> list[str]:
+    groups = {
+        told: [name for name, origin in method.origins.items() if origin == key] for key, told in _ORIGINS.items()
+    }
+    told = [f"{origin}: {', '.join(names)}" for origin, names in groups.items() if names]
+    return ["; ".join(told)] if told else []
 
 
 def recipe_list() -> str:
@@ -45,7 +58,8 @@ def method_page(name: str, method: type[Method]) -> str:
     text = inspect.getdoc(method) or ""
     lines = [f"{name}: {text.split('Args:')[0].rstrip()}", "", "settings:"]
     for setting in settings_of(method):
-        lines.append(f"  --method.{setting.name} (default: {_plain(setting.default)})")
+        origin = _ORIGINS.get(method.origins.get(setting.name, ""), "")
+        lines.append(f"  --method.{setting.name} (default: {_plain(setting.default)}{origin and f', {origin}'})")
         lines += ["      " + line for line in textwrap.wrap(setting.help.replace("``", ""), _WIDTH - 6)]
     return "\n".join(lines if len(lines) > 3 else [*lines, "  none"])
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, cast, dataclass_tra
 from torch import Tensor, nn
 
 from vicinal.methods.step import Model, SpaceName, Step
-from vicinal.networks import Autoencoder, Classifier
+from vicinal.networks import Autoencoder, Network
 from vicinal.vicinity import Regime
 
 Origin = Literal["paper", "official-code", "ours"]
@@ -61,7 +61,7 @@ class Context(NamedTuple):
         autoencoder: the trained autoencoder, frozen and in eval mode, if the method needs one.
     """
 
-    network: Classifier | Autoencoder
+    network: Network
     shape: tuple[int, ...]
     rows: int
     autoencoder: Autoencoder | None = None
