@@ -139,8 +139,11 @@ class Lab:
         self.prepare(method, student)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(5)
-            needs = method.needs
-            return method.loss(self.step(student, teacher, views=needs.views, strong=needs.strong, **step))
+            return method.loss(self.step_for(method, student, teacher, **step))
+
+    def step_for(self, method: Method, student: nn.Module, teacher: nn.Module | None = None, **step: Any) -> Step:
+        """A step with what the method needs."""
+        return self.step(student, teacher, views=method.needs.views, strong=method.needs.strong, **step)
 
     def prepare(self, method: Method, student: nn.Module, *, again: bool = False) -> Method:
         """Let a method prepare itself, the first time that this lab sees it or ``again``."""
@@ -177,11 +180,17 @@ class Lab:
         recorder.watch("student", student)
         if teacher is not None:
             recorder.watch("teacher", teacher)
-        with recorder.second(self.autoencoder):
-            loss = self.total(self.loss(method, student, teacher, **step))
-        recorder.phase = "loss"
-        if backward:
-            loss.backward()
+        if isinstance(generator := getattr(method, "generator", None), nn.Module):
+            recorder.watch_generator(generator)
+        made = self.step_for(method, student, teacher, **step)
+        with torch.random.fork_rng(devices=[]), recorder.second(self.autoencoder):
+            torch.manual_seed(5)
+            loss = self.total(method.loss(made))
+            recorder.phase = "loss"
+            if backward:
+                loss.backward()
+                recorder.phase = "search"
+                method.after_step(made)
         return recorder.passes
 
     def total(self, terms: dict[str, Term]) -> Tensor:

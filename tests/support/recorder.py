@@ -76,6 +76,15 @@ class Recorder:
                 module.register_forward_pre_hook(enter)
                 module.register_forward_hook(leave)
 
+    def watch_generator(self, generator: nn.Module) -> None:
+        """Note the passes of a generator."""
+
+        def leave(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            self.passes.append(Pass("second", "d", inputs[0], output.dtype))
+            self._follow(self.passes[-1], output)
+
+        generator.register_forward_hook(leave)
+
     @contextmanager
     def second(self, autoencoder: Autoencoder) -> Iterator[None]:
         """Note the passes of an autoencoder's halves."""
