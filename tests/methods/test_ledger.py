@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import properties
 from torch import Tensor, nn
 
 from vicinal.methods import ICT, METHODS, VAT, AdvMixup, MeanTeacher, Mixup, Supervised, VATEntMin
@@ -54,26 +55,9 @@ LEDGER = [
 ]
 
 
-def written(lab: Any, method: Method, student: nn.Module, teacher: nn.Module, **step: Any) -> tuple[str, str]:
-    passes = lab.record(method, student, teacher, **step)
-    student_row, teacher_row = (
-        " ".join(made.batch + "*" * made.updated for made in passes if made.network == name)
-        for name in ("student", "teacher")
-    )
-    return student_row, teacher_row
-
-
 def ledger(method: Method, student_row: str, teacher_row: str) -> Check:
     """The passes are those, and each star is one more batch in the counters of batch norm."""
-
-    def check(lab: Any) -> None:
-        student, teacher = lab.pair(dropout=0.5)
-        assert written(lab, method, student, teacher) == (student_row, teacher_row)
-        for network, row in ((student, student_row), (teacher, teacher_row)):
-            counters = [int(buffer) for name, buffer in network.named_buffers() if name.endswith("num_batches_tracked")]
-            assert counters == [row.count("*")]
-
-    return check
+    return lambda lab: properties.ledger_is(lab, copy.deepcopy(method), student_row, teacher_row)
 
 
 def teachers_keep_their_books(lab: Any) -> None:
@@ -87,7 +71,8 @@ def teachers_keep_their_books(lab: Any) -> None:
         for name in ("mean_teacher", "ict", "advmixup"):
             student = lab.network()
             teacher = Teacher(student, settings).network
-            assert written(lab, METHODS[name](), student, teacher, teacher_policy=settings.policy)[1] == row
+            made = lab.record(METHODS[name](), student, teacher, teacher_policy=settings.policy)
+            assert properties.rows(made)[1] == row
 
 
 def vat_statistics_are_the_labelled_ones(lab: Any) -> None:
@@ -113,28 +98,11 @@ def buffers(network: nn.Module) -> list[Any]:
     return [buffer.tolist() for buffer in network.buffers()]
 
 
-def flags(network: nn.Module) -> list[Any]:
-    names = ("training", "momentum", "track_running_stats")
-    return [[getattr(module, name, None) for name in names] for module in network.modules()]
-
-
 def nothing_else_changes(lab: Any) -> None:
-    """Momentum, tracking and training flags, parameters and their gradients are what they were before the loss."""
+    """In any method: momentum, flags, parameters and their gradients are what they were before the loss."""
     for name in METHODS:
-        student, teacher = lab.pair(dropout=0.5)
-        next(module for module in student.modules() if isinstance(module, nn.Dropout)).eval()
-        before = copy.deepcopy((student, teacher))
-        for network in (student, teacher):
-            for parameter in network.parameters():
-                parameter.grad = torch.full_like(parameter, 3)
-        lab.loss(METHODS[name](), student, teacher)
-        for network, old in zip((student, teacher), before, strict=True):
-            assert flags(network) == flags(old)
-            for parameter, value in zip(network.parameters(), old.parameters(), strict=True):
-                assert torch.equal(parameter, value)
-                assert parameter.requires_grad
-                assert parameter.grad is not None
-                assert torch.equal(parameter.grad, torch.full_like(parameter, 3))
+        method = METHODS[name]()
+        properties.nothing_else_changes(lab.suited(method), method)
 
 
 def momentum_reset(patch: pytest.MonkeyPatch) -> None:
@@ -181,7 +149,3 @@ def test_identity_fails_when_mutated(check: Check, mutate: Mutation, lab: Any, m
     mutate(monkeypatch)
     with pytest.raises(AssertionError):
         check(lab)
-
-
-def test_every_method_has_a_row() -> None:
-    assert {type(method) for _, method, *_ in LEDGER} == set(METHODS.values())

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from support import properties
+from support.training import examples, module_of, trained
 from torch import Tensor, nn
 
 from vicinal.data import Batch, Batches, Examples, SplitIndices
 from vicinal.methods import ICT, METHODS, VAT, AdvMixup, Method, Step, VATEntMin
 from vicinal.methods.base import Model
-from vicinal.training.config import Training
 from vicinal.training.module import VicinalModule
 from vicinal.vicinity import adversarial_direction, distance, kl
 
@@ -23,10 +24,12 @@ Mutation = Callable[[pytest.MonkeyPatch], None]
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
-STEPS = 4
 EVERY = [kind() for kind in METHODS.values()]
 EVERY += [VAT(search="gauss_newton"), VAT(masks="fresh"), ICT(mix_space="logits"), AdvMixup(distance="kl")]
 EVERY += [AdvMixup(pairing="adversarial-adversarial"), AdvMixup(partner="own", space="input")]
+MIX_LABELS = {"mixmatch", "mixup_lr", "mmd_vae"}
+"""Semi-supervised methods whose labelled term is not the plain one."""
+SEMI_SUPERVISED = [name for name, kind in METHODS.items() if kind.needs.views]
 _model_init, _batches_init = Model.__init__, Batches.__init__
 
 
@@ -35,48 +38,14 @@ def patched(target: str, value: object) -> Mutation:
     return lambda patch: patch.setattr(f"vicinal.{target}", value)
 
 
-def examples(lab: Any, known: int = 12) -> tuple[Examples, SplitIndices]:
-    """Forty examples; the labelled rows are the first ``known``."""
-    draws = torch.Generator().manual_seed(2)
-    x, y = torch.randn(40, lab.features, generator=draws), torch.randint(lab.classes, (40,), generator=draws)
-    return Examples(x, y), SplitIndices(torch.arange(known), torch.arange(40), torch.arange(0))
+def everywhere(holds: Callable[[Any, Method], None]) -> Check:
+    """A property, of every method and of some with other settings, each in the lab that suits it."""
 
+    def check(lab: Any) -> None:
+        for method in EVERY:
+            holds(lab.suited(method), copy.deepcopy(method))
 
-def module_of(method: Method, network: Any) -> VicinalModule:
-    return VicinalModule(copy.deepcopy(network), method, Training(steps=STEPS, log_every=1), seed=3)
-
-
-def trained(method: Method, network: Any, data: Examples, split: SplitIndices) -> tuple[list[float], list[Tensor]]:
-    """Losses and final parameters of a few steps as the training makes them."""
-    module = module_of(method, network)
-    optimizer = module.configure_optimizers()["optimizer"]
-    batches = Batches(data, split, labelled_batch=5, unlabelled_batch=8, seed=0, steps=STEPS)
-    losses = []
-    for batch in batches:
-        loss = module.training_step(batch, batch.step)
-        optimizer.zero_grad()
-        loss.backward()
-        module.optimizer_step(0, batch.step, optimizer, None)
-        losses.append(loss.item())
-    return losses, [parameter.detach() for parameter in module.student.parameters()]
-
-
-def teachers_get_no_gradient(lab: Any) -> None:
-    """Even if somebody lets their parameters ask for one."""
-    for method in EVERY:
-        student, teacher = lab.pair(dropout=0.5)
-        lab.total(lab.loss(method, student, teacher.requires_grad_())).backward()
-        assert all(parameter.grad is None for parameter in teacher.parameters())
-        assert all(parameter.grad is not None for parameter in student.parameters())
-
-
-def perturbations_are_constants(lab: Any) -> None:
-    """What goes into the student carries a graph in the search alone, and then no pass of the loss goes through it."""
-    for method in EVERY:
-        student, teacher = lab.pair(dropout=0.5)
-        for made in lab.record(method, student, teacher):
-            assert made.x.requires_grad == ("search" in made.backward)
-            assert not {"search", "loss"} <= set(made.backward)
+    return check
 
 
 def slope(value: Callable[[], Tensor], network: nn.Module) -> tuple[float, float]:
@@ -122,64 +91,46 @@ def vat_targets_are_constants(lab: Any) -> None:
         torch.testing.assert_close(found, expected)
 
 
-def unlabelled_data_moves_the_gradient(lab: Any) -> None:
-    """In every method that asks for it, and in no other."""
-    for name, kind in METHODS.items():
-        student, teacher = lab.pair()
-        first, second = (
-            lab.gradient(lab.total(lab.loss(kind(), student, teacher, u=u)), student) for u in (lab.u, lab.other_u)
-        )
-        assert torch.equal(first, second) == (name not in lab.semi_supervised)
-
-
 def labels_of_unlabelled_data_are_never_read(lab: Any) -> None:
     """Put -1 in their place: the same losses and the same weights, bit for bit, from batches to parameters."""
-    data, split = examples(lab)
-    hidden = torch.full_like(data.y, -1)
-    hidden[split.labelled] = data.y[split.labelled]
-    for name in lab.semi_supervised:
+    for name in SEMI_SUPERVISED:
+        lab = lab.suited(METHODS[name](), labelled=8)
+        data, split = examples(lab)
+        hidden = torch.full_like(data.y, -1)
+        hidden[split.labelled] = data.y[split.labelled]
         network = lab.network(dropout=0.5)
-        losses, weights = trained(METHODS[name](), network, data, split)
-        blind_losses, blind_weights = trained(METHODS[name](), network, Examples(data.x, hidden), split)
+        losses, weights = trained(lab, METHODS[name](), network, data, split)
+        blind_losses, blind_weights = trained(lab, METHODS[name](), network, Examples(data.x, hidden), split)
         assert losses == blind_losses
         assert all(torch.equal(*pair) for pair in zip(weights, blind_weights, strict=True))
 
 
 def weightless_methods_are_supervised(lab: Any) -> None:
     """With every unsupervised weight 0, the parameters are those of supervised training, bit for bit."""
-    data, split = examples(lab)
-    network = lab.network()
-    _, expected = trained(METHODS["supervised"](), network, data, split)
-    assert not all(torch.equal(*pair) for pair in zip(expected, network.parameters(), strict=True))
-    zero: dict[str, dict[str, Any]] = {name: {"weight": 0.0} for name in lab.semi_supervised}
-    zero["vat_entmin"]["entropy_weight"] = 0.0
-    zero["ict"]["mix_labelled"] = False
-    for name, settings in zero.items():
-        _, weights = trained(METHODS[name](**settings), network, data, split)
-        assert all(torch.equal(*pair) for pair in zip(weights, expected, strict=True))
+    for name in SEMI_SUPERVISED:
+        kind = METHODS[name]
+        settings: dict[str, Any] = {key: 0.0 for key in kind().settings() if key.endswith("weight") or key == "lam"}
+        if "mix_labelled" in kind().settings():
+            settings["mix_labelled"] = False
+        lab = lab.suited(kind())
+        data, split = examples(lab)
+        network = lab.network()
+        _, expected = trained(lab, METHODS["supervised"](), network, data, split)
+        assert not all(torch.equal(*pair) for pair in zip(expected, network.parameters(), strict=True))
+        _, weights = trained(lab, kind(**settings), network, data, split)
+        if name not in MIX_LABELS:
+            assert all(torch.equal(*pair) for pair in zip(weights, expected, strict=True)), name
 
 
 def optimisers_do_not_know_teachers(lab: Any) -> None:
     """No parameter of the teacher asks for a gradient or is in a parameter group; all of the student's are."""
     for name in ("mean_teacher", "ict", "advmixup"):
-        module = module_of(METHODS[name](), lab.network())
+        module = module_of(lab, METHODS[name](), lab.network())
         assert module.teacher is not None
         groups = module.configure_optimizers()["optimizer"].param_groups
         optimised = {id(parameter) for group in groups for parameter in group["params"]}
         assert optimised == {id(parameter) for parameter in module.student.parameters()}
         assert not any(parameter.requires_grad for parameter in module.teacher.parameters())
-
-
-def every_term_is_finite(lab: Any) -> None:
-    """Terms and gradients, also for networks that are certain: teacher probabilities of exactly 0 and 1."""
-    for scale in (1.0, 100.0):
-        for method in EVERY:
-            student, teacher = lab.pair(dropout=0.5)
-            for network in (student, teacher):
-                network.head.weight.data *= scale
-            terms = lab.loss(method, student, teacher)
-            assert all(term.value.dim() == 0 and term.value.isfinite() for term in terms.values())
-            assert lab.gradient(lab.total(terms), student).isfinite().all()
 
 
 def graph_to_the_teacher(patch: pytest.MonkeyPatch) -> None:
@@ -259,8 +210,8 @@ def _scaled(name: Any, target: Tensor, logits: Tensor) -> Tensor:
 
 
 IDENTITIES = [
-    pytest.param(teachers_get_no_gradient, graph_to_the_teacher, id="teacher | with a graph"),
-    pytest.param(perturbations_are_constants, graph_through_the_search, id="r | with a graph"),
+    pytest.param(everywhere(properties.teachers_get_no_gradient), graph_to_the_teacher, id="teacher | with a graph"),
+    pytest.param(everywhere(properties.perturbations_are_constants), graph_through_the_search, id="r | with a graph"),
     pytest.param(gradients_are_derivatives, patched("methods.ict.distance", _halved), id="dL/dtheta | halved in ICT"),
     pytest.param(
         gradients_are_derivatives,
@@ -268,7 +219,11 @@ IDENTITIES = [
         id="dL/dtheta | constant factor in AdvMixup",
     ),
     pytest.param(vat_targets_are_constants, targets_with_a_graph, id="VAT's target | with a graph"),
-    pytest.param(unlabelled_data_moves_the_gradient, reweighted(lambda weight: 0.0), id="unlabelled data | no weight"),
+    pytest.param(
+        everywhere(properties.unlabelled_data_moves_the_gradient),
+        reweighted(lambda weight: 0.0),
+        id="unlabelled data | no weight",
+    ),
     pytest.param(labels_of_unlabelled_data_are_never_read, labels_leak, id="labels | leak into the inputs"),
     pytest.param(
         weightless_methods_are_supervised,
@@ -282,7 +237,9 @@ IDENTITIES = [
     ),
     pytest.param(optimisers_do_not_know_teachers, teachers_ask, id="optimiser | teacher asks for gradients"),
     pytest.param(
-        every_term_is_finite, patched("methods.advmixup.distance", _in_probabilities), id="finite | KL in probabilities"
+        everywhere(properties.terms_are_finite),
+        patched("methods.advmixup.distance", _in_probabilities),
+        id="finite | KL in probabilities",
     ),
 ]
 

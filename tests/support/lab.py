@@ -65,12 +65,12 @@ class Lab:
         self.strong = (self._inputs(draws),)
         self.u_index = torch.tensor([3, 11, 0, 39, 8, 21, 5, 30])
         self.autoencoder = TanhAutoencoder(self.shape)
-        self._prepared: set[int] = set()
+        self._prepared: list[Method] = []
 
     @staticmethod
     def suited(method: Method, **settings: Any) -> Lab:
-        """The lab for a method: with images where it needs a feature map."""
-        return ImageLab(**settings) if method.needs.map else Lab(**settings)
+        """The lab for a method: with images where it needs a feature map or strong views."""
+        return ImageLab(**settings) if method.needs.map or method.needs.strong else Lab(**settings)
 
     def _inputs(self, draws: torch.Generator) -> Tensor:
         return torch.randn(self.unlabelled, *self.shape, generator=draws)
@@ -147,11 +147,12 @@ class Lab:
 
     def prepare(self, method: Method, student: nn.Module, *, again: bool = False) -> Method:
         """Let a method prepare itself, the first time that this lab sees it or ``again``."""
-        if again or id(method) not in self._prepared:
-            self._prepared.add(id(method))
+        if again or not any(known is method for known in self._prepared):
+            self._prepared.append(method)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(6)
                 method.prepare(Context(student, self.shape, self.rows, self.autoencoder))
+            method.to(next(student.parameters(), torch.zeros(())).dtype)
         return method
 
     def terms(

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from support.lab import Lab
+from support.recorder import Pass
 from vicinal.methods import Cost, Method
 from vicinal.settings import settings_of
 
@@ -51,9 +52,8 @@ def passes_are_declared(lab: Lab, method: Method, **step: Any) -> None:
     assert made(lab, method, **step) == method.passes()
 
 
-def ledger(lab: Lab, method: Method, **step: Any) -> tuple[str, str]:
+def rows(passes: list[Pass]) -> tuple[str, str]:
     """Passes of student and teacher in their order; a star where running statistics moved."""
-    passes = lab.record(method, *networks(lab, method, dropout=0.5), **step)
     student, teacher = (
         " ".join(item.batch + "*" * item.updated for item in passes if item.network == name)
         for name in ("student", "teacher")
@@ -62,8 +62,14 @@ def ledger(lab: Lab, method: Method, **step: Any) -> tuple[str, str]:
 
 
 def ledger_is(lab: Lab, method: Method, student: str, teacher: str = "", **step: Any) -> None:
-    """The ledger of batch norm has these rows, such as ``"f* F F*"``."""
-    assert ledger(lab, method, **step) == (student, teacher)
+    """The ledger has these rows, such as ``"f* F F*"``; each star is one more batch in the counters of batch norm."""
+    pair = networks(lab, method, dropout=0.5)
+    assert rows(lab.record(method, *pair, **step)) == (student, teacher)
+    for network, row in zip(pair, (student, teacher), strict=True):
+        if network is not None:
+            named = dict(network.body.named_buffers())
+            counters = {int(buffer) for name, buffer in named.items() if name.endswith("num_batches_tracked")}
+            assert counters == {row.count("*")}
 
 
 def terms_are_finite(lab: Lab, method: Method) -> None:
@@ -80,7 +86,7 @@ def terms_are_finite(lab: Lab, method: Method) -> None:
 def unlabelled_data_moves_the_gradient(lab: Lab, method: Method) -> None:
     """If the method asks for it, and else not."""
     student, teacher = networks(lab, method)
-    student.head.weight.data *= 5  # some predictions are certain: there are thresholds
+    student.head.weight.data *= 30  # some predictions are certain: there are thresholds
     method = copy.deepcopy(method)
     gradients = []
     for u in (lab.u, lab.other_u):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vicinal.networks import MeanOnlyBatchNorm
+from vicinal.data import Rows
+from vicinal.networks import MeanOnlyBatchNorm, run
+from vicinal.randomness import generator, seed_global, seed_of
 from vicinal.settings import check
 from vicinal.training.teacher import Teacher, TeacherSettings
 
@@ -25,8 +28,8 @@ class AveragingSettings:
             averaging, several in each cycle are fast-SWA (Athiwaratkun et al. 2019).
         decay: the moving average's decay, in [0,1].
         warm_up: whether the moving average starts as the plain mean of all states so far, see the teacher's.
-        buffers: running statistics beside the moving average: the student's ("copy"; MixMatch's official code), or
-            averaged too ("average"; its PyTorch port).
+        buffers: running statistics beside the moving average: averaged too ("average"; MixMatch's PyTorch port), or the
+            student's ("copy"; its official code), which do not fit while the average still lags behind.
         start: share of the training after which the first snapshot is taken (fast-SWA, CIFAR-10: 150 of 1200 epochs).
         every: share of the training between snapshots (fast-SWA: 3 of 1200 epochs).
         refresh: passes over augmented training batches that renew the running statistics of the mean of snapshots
@@ -36,7 +39,7 @@ class AveragingSettings:
     kind: Literal["none", "ema", "swa"] = "none"
     decay: float = 0.999
     warm_up: bool = True
-    buffers: Literal["copy", "average"] = "copy"
+    buffers: Literal["copy", "average"] = "average"
     start: float = 0.125
     every: float = 0.0025
     refresh: int = 101
@@ -88,6 +91,35 @@ class SnapshotAverage(nn.Module):
         for copied, buffer in zip(self.network.buffers(), student.buffers(), strict=True):
             copied.copy_(buffer)
         self.stale = any(isinstance(module, (_BatchNorm, MeanOnlyBatchNorm)) for module in self.network.modules())
+
+    @torch.no_grad()
+    def renew_statistics(
+        self,
+        pool: Rows,
+        view: Callable[[Tensor, torch.Generator], Tensor],
+        *,
+        count: int,
+        passes: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Renew running statistics by training passes of the mean network, at its own momentum; weights stay.
+
+        Args:
+            pool: training inputs.
+            view: an augmented view of a batch of them, from draws.
+            count: size of a batch, drawn without replacement; at most the size of the pool.
+            passes: number of batches.
+            seed: with the number of snapshots it names every draw: rows, views, dropout.
+            device: where the network is.
+        """
+        for k in range(passes):
+            place = ("renewed statistics", self.updates, k)
+            draws = generator(seed, *place)
+            x = pool[torch.randperm(len(pool), generator=draws)[:count]].to(device)
+            seed_global(seed_of(seed, *place), x.device)
+            run(self.network, view(x, draws))
+        self.stale = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the mean network."""
