@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import vicinal
+from vicinal.cli.explain import method_table
 
 project = "vicinal"
 author = "the vicinal authors"
@@ -10,7 +13,9 @@ copyright = author
 release = version = vicinal.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_methods.md"]
+# Read off the methods themselves, so that the page cannot fall behind them.
+Path(__file__).with_name("_methods.md").write_text(method_table(), encoding="utf-8")
 nitpicky = False
 
 autodoc_member_order = "bysource"
