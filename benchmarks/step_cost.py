@@ -24,25 +24,33 @@ from typing import Any
 
 import torch
 from lightning_overhead import ENGINES, lightning_overhead
-from step_floor import Counts, Subject, count
+from step_count import BESIDE, Counts, count
+from step_floor import WIDTHS, Subject
 
 from vicinal import machine
 from vicinal.methods import METHODS
-from vicinal.networks import Classifier, cnn13, fit_normalise, small_cnn
+from vicinal.networks import Classifier, Network, cnn13, fit_normalise, mmd_vae, small_cnn
 from vicinal.reporting import Table
 
 SHAPE, CLASSES = (3, 32, 32), 10
-BUILDERS: dict[str, Callable[..., Classifier]] = {"small_cnn": small_cnn, "cnn13": cnn13}
+BUILDERS: dict[str, Callable[..., Network]] = {"small_cnn": small_cnn, "cnn13": cnn13, "mmd_vae": mmd_vae}
+SIZES = {"small_cnn": (100, 25), "cnn13": (20, 9), "mmd_vae": (100, 9)}
+"""Images of each kind in a batch, and measured rounds."""
 WARM_UP = 2
 AIM = 1.10
 
 
-def network(name: str) -> Classifier:
+def network(name: str) -> Network:
     """A fresh network with its per-channel normalisation, the same at every call."""
     torch.manual_seed(0)
     made = BUILDERS[name](SHAPE, CLASSES)
     made.preprocess = fit_normalise(torch.randint(256, (64, *SHAPE), dtype=torch.uint8))
     return made
+
+
+def suits(name: str, method: str) -> bool:
+    """Whether this is the kind of network that the method trains."""
+    return (name == "mmd_vae") == (METHODS[method].trains == "autoencoder")
 
 
 def subject(name: str, method: str, batch: int) -> Subject:
@@ -61,7 +69,7 @@ def measure(name: str, method: str, batch: int, rounds: int) -> dict[str, Any]:
     """Times of one method on one network in ms, and counts."""
     made = subject(name, method, batch)
     columns: dict[str, list[tuple[float, float]]] = {
-        key: [] for key in ("floor", "step", "feed", "optimiser", "teacher")
+        key: [] for key in ("floor", "step", "feed", "optimiser", "average")
     }
     gc.collect()
     for turn in range(WARM_UP + rounds):
@@ -69,7 +77,7 @@ def measure(name: str, method: str, batch: int, rounds: int) -> dict[str, Any]:
         for key in ("floor", "step") if turn % 2 else ("step", "floor"):
             made.clear()
             values[key] = timed(made.floor if key == "floor" else made.step)
-        for key, part in (("feed", made.feed), ("optimiser", made.optimise), ("teacher", made.follow)):
+        for key, part in (("feed", made.feed), ("optimiser", made.optimise), ("average", made.follow)):
             values[key] = timed(part)
         if turn >= WARM_UP:
             for key, value in values.items():
@@ -79,7 +87,7 @@ def measure(name: str, method: str, batch: int, rounds: int) -> dict[str, Any]:
     clock, busy = (
         {key: statistics.median(call[kind] for call in column) for key, column in columns.items()} for kind in (0, 1)
     )
-    busy["else"] = busy["step"] - sum(busy[key] for key in ("floor", "feed", "optimiser", "teacher"))
+    busy["else"] = busy["step"] - sum(busy[key] for key in ("floor", "feed", "optimiser", "average"))
     low, _, high = statistics.quantiles(ratios, n=4)
     made.clear()
     floor = count(made.floor)
@@ -107,7 +115,7 @@ def time_table(rows: list[dict[str, Any]], notes: tuple[str, ...]) -> Table:
     def cells(row: dict[str, Any]) -> tuple[str, ...]:
         ms = row["ms"]
         parts = (ms["floor"], ms["step"])
-        rest = (row["ms_processor"][key] for key in ("feed", "optimiser", "teacher", "else"))
+        rest = (row["ms_processor"][key] for key in ("feed", "optimiser", "average", "else"))
         low, high = row["ratio_quartiles"]
         return (
             row["network"],
@@ -133,7 +141,7 @@ def time_table(rows: list[dict[str, Any]], notes: tuple[str, ...]) -> Table:
         "processor",
         "data",
         "optimiser",
-        "teacher",
+        "average",
         "else",
     )
     return Table("Step cost over its floor", columns, tuple(cells(row) for row in rows), notes)
@@ -146,12 +154,18 @@ def notes_of(rows: list[dict[str, Any]], described: dict[str, Any]) -> tuple[str
     return (
         f"times in ms; medians over rounds ({rounds}) after {WARM_UP} of warm-up; one process, one thread, floor and "
         f"step in turn; allocator {'tuned for both' if described['allocator_tuned'] else 'as it is'}.",
-        "floor: the passes on ready float inputs (f, F student forward on labelled, unlabelled images; T teacher; b, B "
-        "full backward; X backward to the input alone).",
+        "floor: the passes on ready float inputs (f, F student forward on labelled, unlabelled images; T, t teacher on "
+        "unlabelled, labelled ones; b, B full backward; X, x backward of F, f to the input alone; h head alone; "
+        "e, d encoder and decoder, or generator; y backward through d).",
+        "A method that joins its batches into one pass, or runs a pass in eval mode or from the preprocessed input, is "
+        "held to the letters all the same: one batch after the other, in training mode, from float images.",
         "ratio: median of the rounds' step over floor, beside its quartiles and the same of processor time; the aim "
         f"is {AIM:.2f} or less.",
-        "data: gathering rows, crop, flip, float, layout; optimiser: SGD with Nesterov momentum; teacher: its average; "
-        "each alone, processor time. else: what is left of step - floor: draws, mixing, searches, losses, policies.",
+        "data: gathering rows, crop, flip, strong views where the method has them, float, layout; optimiser: SGD with "
+        "Nesterov momentum, or the method's own; average: teacher, moving average to evaluate (snapshots, rarer than "
+        "steps, are not in it); each alone, processor time. else: what is left of step - floor: draws, mixing, "
+        "searches, losses, policies, further heads, banks, the optimiser of a second network.",
+        f"second networks: an untrained MMD-VAE of widths {WIDTHS[0]}, {WIDTHS[1]}; CT-GAN's own generator.",
         f"images {SHAPE[0]}x{SHAPE[1]}x{SHAPE[2]}, channels_last, crop 2 + flip; batch: labelled and unlabelled each.",
         f"{computer['processor']}, torch {computer['torch']}, commit {described['commit']}; {described['command']}",
     )
@@ -174,9 +188,10 @@ def count_table(rows: list[dict[str, Any]]) -> Table:
         )
 
     notes = (
-        "FLOP: of convolutions and matrix products, by torch's counter; two per multiplication and addition.",
+        "FLOP: of convolutions and matrix products, by torch's formulas; two per multiplication and addition.",
         "Calls: of ATen operators below autograd.",
         "Deterministic: the same on every machine with this version of PyTorch.",
+        *(f"{name}: {BESIDE[name].why}." for name in dict.fromkeys(row["method"] for row in rows) if name in BESIDE),
     )
     return Table("What is computed", columns, tuple(cells(row) for row in rows), notes)
 
@@ -199,10 +214,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=BUILDERS, default=list(BUILDERS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--batch-small-cnn", type=int, default=100, help="labelled and unlabelled images each")
-    parser.add_argument("--batch-cnn13", type=int, default=20, help="labelled and unlabelled images each")
-    parser.add_argument("--rounds-small-cnn", type=int, default=25, help="measured rounds, at least 7")
-    parser.add_argument("--rounds-cnn13", type=int, default=9, help="measured rounds, at least 7")
+    for name, (batch, rounds) in SIZES.items():
+        key = name.replace("_", "-")
+        parser.add_argument(f"--batch-{key}", type=int, default=batch, help="labelled and unlabelled images each")
+        parser.add_argument(f"--rounds-{key}", type=int, default=rounds, help="measured rounds, at least 7")
     parser.add_argument(
         "--lightning-steps", type=int, default=200, help="steps a round of the engine's table; 0 leaves it out"
     )
@@ -214,9 +229,11 @@ def main() -> None:
     rows = []
     for name in arguments.networks:
         batch, rounds = (getattr(arguments, f"{key}_{name}") for key in ("batch", "rounds"))
-        for method in arguments.methods:
+        for method in (method for method in arguments.methods if suits(name, method)):
             rows.append(measure(name, method, batch, max(rounds, 7)))
             print(f"{name} {method}: {rows[-1]['ratio']:.3f}", file=sys.stderr, flush=True)
+    if not rows:
+        parser.error("none of these networks is of the kind that one of these methods trains")
     described = {
         "command": shlex.join(["python", *sys.argv]),
         "commit": machine.commit(),
@@ -226,7 +243,9 @@ def main() -> None:
     tables = [time_table(rows, notes_of(rows, described)), count_table(rows)]
     engine = None
     if arguments.lightning_steps:
-        engine = lightning_overhead(network("small_cnn"), SHAPE, steps=arguments.lightning_steps)
+        small = network("small_cnn")
+        assert isinstance(small, Classifier)
+        engine = lightning_overhead(small, SHAPE, steps=arguments.lightning_steps)
         tables.append(lightning_table(engine))
     _show(tables)
     if arguments.json:
