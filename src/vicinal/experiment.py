@@ -141,11 +141,12 @@ class Experiment:
         for key in given:
             if key not in (*CHOICES, *GROUPS, *SCALARS):
                 raise InputError(f"{key}: unknown key; {nearest(str(key), (*CHOICES, *GROUPS, *SCALARS, 'labels'))}")
-        given = merge({"network": "auto"}, _with_recipe(given))
+        given = _with_recipe(given)
         for key in ("data", "method"):
             if key not in given:
                 raise InputError(f"{key}: missing; name one, such as {'digits' if key == 'data' else 'advmixup'!r}")
-        given = merge(method_class(Choice.of("method", given["method"]).name).experiment, given)
+        default = method_class(Choice.of("method", given["method"]).name).experiment
+        given = merge({"network": "auto", **default}, given)
         made: dict[str, Any] = {"recipe": given.get("recipe")}
         for key in CHOICES:
             choice = Choice.of(key, given[key])

@@ -18,7 +18,7 @@ from vicinal.errors import InputError, nearest
 from vicinal.evaluation.measures import MEASURES
 from vicinal.randomness import seed_of
 from vicinal.runs import Run, write_atomic
-from vicinal.settings import build, parse_settings
+from vicinal.settings import build, parse_settings, shortened
 
 BATCH = 200
 
@@ -35,9 +35,11 @@ def measures_of(where: str, given: Mapping[str, Any]) -> dict[str, dict[str, Any
     for name, settings in given.items():
         if name not in MEASURES:
             raise InputError(f"{where}: unknown measurement {name!r}; {nearest(str(name), MEASURES)}")
+        if not isinstance(settings or {}, Mapping):
+            raise InputError(f"{where}.{name}: expected settings, such as {{n: 100}}, got {shortened(settings)}")
         settings = dict(settings or {})
         n = settings.pop("n", None)
-        if n is not None and (not isinstance(n, int) or n < 1):
+        if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
             raise InputError(f"{where}.{name}.n: expected a number of examples of at least 1, got {n!r}")
         build(f"{where}.{name}", MEASURES[name].settings, settings)
         made[name] = {**parse_settings(f"{where}.{name}", MEASURES[name].settings, settings), "n": n}

@@ -63,7 +63,8 @@ def grid_table(results: Mapping[str, Any]) -> Table:
 
     The column "ratio" is the mean error over the baseline's, on the same data, number of labels and seeds. Where
     data have no test part, the validation error stands in, and a note says so. Columns that would say the same in
-    every row are left out: "data" where there is one data set, "perfect" where no run classifies everything.
+    every row are left out: "data" where there is one data set, "ECE %" where no run has it, "perfect" where no run
+    classifies everything.
 
     Args:
         results: what `collect` gives.
@@ -74,6 +75,8 @@ def grid_table(results: Mapping[str, Any]) -> Table:
     left_out = set()
     if len({row["data"] for row in rows}) == 1:
         left_out.add("data")
+    if not any(_last(row, "ece") for row in rows):
+        left_out.add("ECE %")
     if not any(error == 0 for row in rows for error in _errors(row, "last").values()):
         left_out.add("perfect")
     kept = [i for i, column in enumerate(_COLUMNS) if column not in left_out]
@@ -88,7 +91,7 @@ def grid_table(results: Mapping[str, Any]) -> Table:
         results["title"],
         joined(_COLUMNS, [MEASURES[name].column for name in measures]),
         tuple(joined(line, [_measured(row, name) for name in measures]) for row, line in zip(rows, cells, strict=True)),
-        tuple(_notes(results)),
+        tuple(_notes(results, calibrated="ECE %" not in left_out)),
     )
 
 
@@ -127,7 +130,7 @@ def _ratio(errors: Mapping[int, float], baseline: Mapping[int, float]) -> str:
 def _errors(row: Mapping[str, Any], which: str) -> dict[int, float]:
     """Test errors by seed, or validation errors where there is no test part."""
     parts = {run["provenance"]["seed"]: run["test"] or run["validation"] for run in row["runs"]}
-    found = {seed: part["error"][which] for seed, part in parts.items() if part is not None}
+    found = {seed: part["error"][which] for seed, part in parts.items() if part is not None and "error" in part}
     return {seed: error for seed, error in found.items() if error is not None}
 
 
@@ -142,10 +145,11 @@ def _measured(row: Mapping[str, Any], name: str) -> str:
     found = [run["measures"][name][measure.figure] for run in row["runs"] if run.get("measures", {}).get(name)]
     if not found:
         return "-"
+    some = "" if len(found) == len(row["runs"]) else f" ({len(found)} of {len(row['runs'])})"
     if measure.percent:
-        return percent(found)
+        return percent(found) + some
     mean, std = mean_and_std(found)
-    return f"{mean:.3g} ± {std:.2g}"
+    return f"{mean:.3g}" + ("" if len(found) < 2 else f" ± {std:.2g}") + some
 
 
 def _task(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -157,7 +161,7 @@ def _labels(row: Mapping[str, Any]) -> str:
     return ", ".join(map(str, found)) or "-"
 
 
-def _notes(results: Mapping[str, Any]) -> list[str]:
+def _notes(results: Mapping[str, Any], *, calibrated: bool) -> list[str]:
     runs: Sequence[Mapping[str, Any]] = [run for row in results["rows"] for run in row["runs"]]
     about = [run["provenance"] for run in runs]
 
@@ -166,21 +170,26 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
 
     notes = [results["about"]] if results["about"] else []
     seeds = sorted({item["seed"] for item in about})
+    averaged = ", an average's where one is taken" if any(run.get("weights") == "average" for run in runs) else ""
     notes.append(
         f"mean ± std over seeds {', '.join(map(str, seeds))}; backbone {values('backbone')} ({values('parameters')} "
         f"parameters), {values('steps')} steps, preprocessing {values('preprocess')}; teacher weights where the method "
-        "has a teacher"
+        f"has a teacher{averaged}"
     )
     notes.append(
         "test error: at the end of training; selected: at the lowest validation error, the test part is never used for "
-        "selection; ratio: mean test error over that of the baseline; ECE: expected calibration error, 15 equal bins; "
-        "perfect: runs without a wrong answer; s: seconds of training a run"
+        "selection; ratio: mean test error over that of the baseline; "
+        + ("ECE: expected calibration error, 15 equal bins; " if calibrated else "")
+        + "perfect: runs without a wrong answer; s: seconds of training a run"
     )
     for name, settings in results.get("measures", {}).items():
-        told = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
+        told = ", ".join(f"{key} {_plain(value)}" for key, value in settings.items() if value is not None)
         notes.append(f"{MEASURES[name].column}: {name} on the test part, {told}")
-    gates = {row["row"]: [run["gate"] for run in row["runs"] if "gate" in run] for row in results["rows"]}
-    notes += [_gate_note(name, found) for name, found in gates.items() if found]
+    many = {_task(row) for row in results["rows"] if row["runs"]}
+    for row in results["rows"]:
+        if gates := [run["gate"] for run in row["runs"] if "gate" in run]:
+            place = f" ({row['data']}, {_labels(row)} labels)" if len(many) > 1 else ""
+            notes.append(_gate_note(f"{row['row']}{place}", gates))
     spaces = {row["row"]: run["provenance"]["space"] for row in results["rows"] for run in row["runs"]}
     named = [f"{name}: {space}" for name, space in spaces.items() if space]
     if named:
@@ -193,6 +202,11 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
     if results["command"]:
         notes.append(f"command: {results['command']}")
     return notes
+
+
+def _plain(value: Any) -> str:
+    """A setting the same whether its sequences come from Python or from JSON."""
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _gate_note(row: str, gates: Sequence[Mapping[str, Any]]) -> str:

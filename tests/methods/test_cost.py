@@ -9,23 +9,12 @@ import torch
 from support.properties import passes_are_declared
 from torch import Tensor, nn
 
-from vicinal.methods import ICT, METHODS, VAT, AdvMixup, MeanTeacher, Mixup, Supervised, VATEntMin
+from vicinal.methods import ICT, VAT, AdvMixup, MeanTeacher, Mixup, Supervised, VATEntMin
 from vicinal.methods.base import Method
 from vicinal.networks import run
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
-
-# The published comparison of minimal steps; ICT's official code runs 2f+2F+2T, one of them on the labelled batch.
-PUBLISHED = {
-    "supervised": "f+b",
-    "mixup": "f+b",
-    "mean_teacher": "f+F+T+b+B",
-    "vat": "f+3F+b+B+X",
-    "vat_entmin": "f+3F+b+2B+X",
-    "ict": "f+F+T+b+B",
-    "advmixup": "f+2F+T+b+B+X",
-}
 
 SETTINGS: list[Method] = [
     Supervised(),
@@ -74,12 +63,6 @@ def test_a_wasted_pass_is_noticed(method: Method, lab: Any, monkeypatch: pytest.
     monkeypatch.setattr("vicinal.methods.step.run", wasteful)
     with pytest.raises(AssertionError):
         passes_are_declared(lab, method)
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_defaults_cost_what_is_published(name: str) -> None:
-    assert str(METHODS[name].cost) == PUBLISHED[name]
-    assert METHODS[name]().passes() == METHODS[name].cost
 
 
 def test_a_search_with_every_gradient_is_noticed(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,12 +24,13 @@ Mutation = Callable[[pytest.MonkeyPatch], None]
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 
-EVERY = [kind() for kind in METHODS.values()]
+CLASSIFIERS = {name: kind for name, kind in METHODS.items() if kind.trains == "classifier"}
+EVERY = [kind() for kind in CLASSIFIERS.values()]
 EVERY += [VAT(search="gauss_newton"), VAT(masks="fresh"), ICT(mix_space="logits"), AdvMixup(distance="kl")]
 EVERY += [AdvMixup(pairing="adversarial-adversarial"), AdvMixup(partner="own", space="input")]
-MIX_LABELS = {"mixmatch", "mixup_lr", "mmd_vae"}
+MIX_LABELS = {"mixmatch", "mixup_lr"}
 """Semi-supervised methods whose labelled term is not the plain one."""
-SEMI_SUPERVISED = [name for name, kind in METHODS.items() if kind.needs.views]
+SEMI_SUPERVISED = [name for name, kind in CLASSIFIERS.items() if kind.needs.views]
 _model_init, _batches_init = Model.__init__, Batches.__init__
 
 

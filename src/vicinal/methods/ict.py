@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from vicinal.methods.base import Cost, Method, Needs, Origin, Step, Term
 from vicinal.methods.mixup import mixed_cross_entropy
 from vicinal.schedules import RampName, ramp
 from vicinal.settings import check
-from vicinal.vicinity import DistanceName, PerName, cross_entropy, distance, draw_mixing, mix
+from vicinal.vicinity import DistanceName, Mixing, PerName, cross_entropy, distance, draw_mixing, mix
 
 
 class ICT(Method):
@@ -78,10 +79,7 @@ class ICT(Method):
 
     def loss(self, step: Step) -> dict[str, Term]:
         assert step.teacher is not None
-        if self.mix_labelled:
-            supervised = mixed_cross_entropy(step, self.alpha, self.lambda_per, self.fold)
-        else:
-            supervised = cross_entropy(step.y, step.student(step.x)).mean()
+        supervised = self.supervised(step)
         (u,) = step.u
         q = step.teacher(u)
         mixing = draw_mixing(
@@ -97,7 +95,7 @@ class ICT(Method):
         else:
             q = q.softmax(dim=1)
             target = mix(q, q[mixing.partner], mixing.lam)
-        logits = step.student(mix(u, u[mixing.partner], mixing.lam))
+        logits = step.student(self.mixed(step, u, mixing))
         consistency = distance(self.distance, target, logits).mean()
         if self.logging_passes:
             with torch.no_grad():
@@ -106,3 +104,13 @@ class ICT(Method):
                 step.teacher(step.x)
         weight = self.weight * ramp(self.ramp, step.progress, self.ramp_length)
         return {"supervised": Term(supervised), "consistency": Term(consistency, weight)}
+
+    def supervised(self, step: Step) -> Tensor:
+        """The supervised term, a scalar."""
+        if self.mix_labelled:
+            return mixed_cross_entropy(step, self.alpha, self.lambda_per, self.fold)
+        return cross_entropy(step.y, step.student(step.x)).mean()
+
+    def mixed(self, step: Step, u: Tensor, mixing: Mixing) -> Tensor:
+        """The unlabelled inputs (B, ...) mixed; the teacher's predictions are mixed likewise."""
+        return mix(u, u[mixing.partner], mixing.lam)

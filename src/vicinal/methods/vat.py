@@ -87,19 +87,29 @@ class VAT(Method):
         return "second order" if self.masks == "shared" else "first order"
 
     def passes(self) -> Cost:
-        return self.cost._replace(F=2 + self.iterations, X=self.iterations, B=1 if self.entropy_weight == 0 else 2)
+        return self.cost._replace(F=2 + self.iterations, X=self.iterations, B=2 if self._clean_teaches else 1)
+
+    @property
+    def _clean_teaches(self) -> bool:
+        """Whether a gradient goes through the clean pass."""
+        return self.entropy_weight > 0
 
     def loss(self, step: Step) -> dict[str, Term]:
         supervised = cross_entropy(step.y, step.student(step.x)).mean()
         policy = PassPolicy(update_stats=False, dropout=self.masks)
         u = step.student.to_space(step.u[0], self.space)
-        clean = step.student(u, policy, space=self.space) if self.entropy_weight else self._detached(step, u, policy)
-        target = clean.detach().softmax(dim=1)
-        moved = step.student(u + self.epsilon * self._direction(step, u, target, policy), policy, space=self.space)
-        terms = {"supervised": Term(supervised), "smoothness": Term(kl(target, moved).mean(), self.weight)}
+        clean = step.student(u, policy, space=self.space) if self._clean_teaches else self._detached(step, u, policy)
+        terms = {"supervised": Term(supervised), "smoothness": Term(self.smoothness(step, u, clean), self.weight)}
         if self.entropy_weight:
             terms["entropy"] = Term(entropy(clean).mean(), self.entropy_weight)
         return terms
+
+    def smoothness(self, step: Step, u: Tensor, clean: Tensor) -> Tensor:
+        """The smoothness term of inputs (B, ...) in ``space``, given their logits (B, C), which count as constants."""
+        policy = PassPolicy(update_stats=False, dropout=self.masks)
+        target = clean.detach().softmax(dim=1)
+        moved = step.student(u + self.epsilon * self._direction(step, u, target, policy), policy, space=self.space)
+        return kl(target, moved).mean()
 
     def _detached(self, step: Step, u: Tensor, policy: PassPolicy) -> Tensor:
         with torch.no_grad():

@@ -112,6 +112,14 @@ class Training:
         """Whether the weight decay acts on this parameter."""
         return self.weight_decay_on == "all" or parameter.dim() > 1
 
+    def decay_after_step(self, optimizer: Any) -> None:
+        """The multiplicative decay of all that the optimiser moves, at the learning rate of the step just done."""
+        if self.weight_decay_form == "coupled" or not self.weight_decay:
+            return
+        for group in optimizer.param_groups:
+            if decayed := [p.detach() for p in group["params"] if self.decays(p)]:
+                torch._foreach_mul_(decayed, 1 - self.weight_decay * float(group["lr"]))
+
     def optimizer_for(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser over these parameters."""
         decay = self.weight_decay if self.weight_decay_form == "coupled" else 0.0

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vicinal.data import Augment, Batch, Rows, Strong, as_float, augment, strong_augment, views
 from vicinal.errors import InputError
 from vicinal.methods import Context, Method, Step, Term
-from vicinal.networks import Autoencoder, Network, run
+from vicinal.networks import Autoencoder, Network
 from vicinal.randomness import generator, seed_global, seed_of
 from vicinal.schedules import Progress, decay
 from vicinal.training.averaging import AveragingSettings, SnapshotAverage
@@ -181,11 +181,7 @@ class VicinalModule(LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The optimiser's step, then the teacher's: before any callback can save one without the other."""
         super().optimizer_step(*args, **kwargs)
-        settings = self.training_settings
-        if settings.weight_decay_form == "multiplicative" and settings.weight_decay:
-            decayed = [p.detach() for p in self.student.parameters() if settings.decays(p)]
-            # MixMatch's decay comes after the step; the schedule moves later.
-            torch._foreach_mul_(decayed, 1 - settings.weight_decay * float(args[2].param_groups[0]["lr"]))
+        self.training_settings.decay_after_step(args[2])  # the schedule moves the learning rate later
         if self.teacher is not None:
             self.teacher.update(self.student)
         if self._step is not None:
@@ -195,31 +191,32 @@ class VicinalModule(LightningModule):
             self._step = None
 
     def _follow(self, done: int) -> None:
-        """Let the average follow; its running statistics are renewed before anybody measures or saves it."""
-        settings = self.training_settings
+        """Let the average follow; at the end of training its running statistics must be those of its weights."""
+        steps = self.training_settings.steps
         if not isinstance(self.average, SnapshotAverage):
             cast(Teacher, self.average).update(self.student)
             return
-        if self.averaging.is_due(done, settings.steps):
+        if self.averaging.is_due(done, steps):
             self.average.update(self.student)
-        if self.average.stale and (done % settings.validate_every == 0 or done == settings.steps):
-            self._renew_statistics(self.average.network, done)
-            self.average.stale = False
+        if done == steps:
+            self._renew_statistics()
 
-    def _renew_statistics(self, network: nn.Module, done: int) -> None:
-        if self.pool is None:
-            raise InputError("averaging: the mean of snapshots needs training inputs to renew running statistics")
-        count = min(self.training_settings.batch_unlabelled, len(self.pool))
-        for k in range(self.averaging.refresh):
-            draws = generator(self.seed, "renewed statistics", done, k)
-            x = self.pool[torch.randperm(len(self.pool), generator=draws)[:count]].to(self.device)
-            seed_global(seed_of(self.seed, "renewed statistics", done, k), x.device)
-            with torch.no_grad():
-                run(network, self._layout(as_float(augment(x, self.augment, draws))))
+    def _renew_statistics(self) -> None:
+        if isinstance(self.average, SnapshotAverage) and self.average.stale:
+            if self.pool is None:
+                raise InputError("averaging: the mean of snapshots needs training inputs to renew running statistics")
+            count = min(self.training_settings.batch_unlabelled, len(self.pool))
+            self.average.renew_statistics(
+                self.pool, self._view, count=count, passes=self.averaging.refresh, seed=self.seed, device=self.device
+            )
+
+    def _view(self, x: Tensor, draws: torch.Generator) -> Tensor:
+        return self._layout(as_float(augment(x, self.augment, draws)))
 
     def on_validation_epoch_start(self) -> None:
-        """Count anew; the processes of a distributed training measure the same running statistics."""
+        """Count anew, on running statistics that fit their weights and that all processes share."""
         self._wrong = {}
+        self._renew_statistics()
         if self.trainer.world_size > 1:
             for buffer in self.buffers():
                 torch.distributed.broadcast(buffer, 0)
@@ -283,8 +280,9 @@ def _check_network(network: Network, method: Method) -> None:
     needs, kind = method.needs, "autoencoder" if isinstance(network, Autoencoder) else "classifier"
     if kind != method.trains:
         example = "mmd_vae" if method.trains == "autoencoder" else "small_cnn"
+        named = {"classifier": "a classifier", "autoencoder": "an autoencoder"}
         raise InputError(
-            f"network: the method trains a {method.trains}, and this is a {kind}; name one such as {example}"
+            f"network: the method trains {named[method.trains]}, and this is {named[kind]}; name one such as {example}"
         )
     if isinstance(network, Autoencoder):
         return

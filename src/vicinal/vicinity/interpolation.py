@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from vicinal.settings import check
+from vicinal.vicinity.adversary import full_precision
 
 PerName = Literal["batch", "sample"]
 
@@ -73,3 +77,56 @@ def mix(first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
     """
     lam = lam.to(first.dtype).view(-1, *[1] * (first.dim() - 1))
     return lam * first + (1 - lam) * second
+
+
+def sharpen(p: Tensor, temperature: float) -> Tensor:
+    """p_c^(1/T) / sum_k p_k^(1/T), row by row: T = 1 gives p itself, T -> 0 its most probable class.
+
+    From logarithms, relative to each row's largest: no power underflows, whatever the type of ``p``, and classes of
+    probability 0 keep it. Classes that tie stay tied.
+
+    Args:
+        p: probabilities (B, C).
+        temperature: T > 0.
+
+    Raises:
+        InputError: a temperature that is not positive.
+
+    Source: Berthelot et al. 2019 (MixMatch).
+
+    >>> sharpen(torch.tensor([[0.6, 0.3, 0.1]]), 0.5)
+    tensor([[0.7826, 0.1957, 0.0217]])
+    """
+    check("temperature", temperature, above=0)
+    log_p = full_precision(p).log()
+    return ((log_p - log_p.amax(dim=1, keepdim=True)) / temperature).softmax(dim=1).to(p.dtype)
+
+
+def interleave(sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """As many blocks of rows as there are groups of rows, each block with a share of every group.
+
+    MixMatch runs the blocks through the network one after the other and lets the first alone move running statistics,
+    so these describe labelled and unlabelled rows alike. Each group is cut into as many parts as there are groups, the
+    last parts one row larger where that does not come out even. Block 0 takes part k of group k, for every k; group
+    k's place for it in block k goes to part k of group 0. Groups of equal sizes give blocks of that size, and the order
+    of all rows is then its own inverse.
+
+    Args:
+        sizes: number of rows of each group, which follow each other.
+
+    Returns:
+        Row numbers, int64, of each block; together every row once.
+
+    Source: Berthelot et al. 2019 (MixMatch), official code; for groups of different sizes our reading.
+
+    >>> [block.tolist() for block in interleave([2, 2])]
+    [[0, 3], [2, 1]]
+    """
+    count = len(sizes)
+    parts = [
+        list(rows.split([len(rows) // count + (k >= count - len(rows) % count) for k in range(count)]))
+        for rows in torch.arange(sum(sizes)).split(list(sizes))
+    ]
+    for k in range(1, count):
+        parts[0][k], parts[k][k] = parts[k][k], parts[0][k]
+    return tuple(torch.cat(block) for block in parts)
