@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from vicinal.errors import InputError
 from vicinal.experiment import Experiment
@@ -17,14 +18,15 @@ from vicinal.networks import Autoencoder
 from vicinal.runs import Run, write_atomic
 
 AUTO = "auto"
-NAMES = ("autoencoder", "judge")
+KINDS = {"autoencoder": "autoencoder", "judge": "classifier"}
+"""Names of the companions, and what each trains."""
 
 
 def companions_of(experiment: Experiment) -> dict[str, Experiment | Run]:
     """By name, the experiments to run first, or the runs that the method's settings name; empty for most methods.
 
     Raises:
-        InputError: a run that is named does not exist or is not finished.
+        InputError: a run that is named does not exist, is not finished, or trained something else.
     """
     if not experiment.build_method().needs.autoencoder:
         return {}
@@ -35,14 +37,25 @@ def companions_of(experiment: Experiment) -> dict[str, Experiment | Run]:
         "autoencoder": Experiment.of(shared, method="mmd_vae", training=engine),
         "judge": Experiment.of(judge),
     }
-    for name in NAMES:
+    for name in KINDS:
         given = experiment.method.settings.get(name, AUTO)
         if given != AUTO:
-            run = Run.open(given)
-            if not run.is_finished:
-                raise InputError(f"method.{name}: {given} is not finished; go on with: vicinal fit --resume {given}")
-            made[name] = run
+            made[name] = _named(name, given)
     return made
+
+
+def _named(name: str, path: str) -> Run:
+    """The finished run that a setting names."""
+    try:
+        run = Run.open(path)
+    except InputError as error:
+        raise InputError(f"method.{name}: {error}; give the directory of a finished run, or auto") from error
+    if not run.is_finished:
+        raise InputError(f"method.{name}: {path} is not finished; go on with: vicinal fit --resume {path}")
+    if run.experiment.build_method().trains != KINDS[name]:
+        example = "mmd_vae" if name == "autoencoder" else "supervised"
+        raise InputError(f"method.{name}: {path} trained no {KINDS[name]}; name a run of a method such as {example}")
+    return run
 
 
 def bring(
@@ -81,12 +94,7 @@ def autoencoder_of(run: Run) -> Autoencoder | None:
     """The trained autoencoder of a run's companion, frozen and in eval mode, or None.
 
     Raises:
-        InputError: the companion is no autoencoder, or of data of another shape.
+        InputError: it is not where it was.
     """
     found = companion(run, "autoencoder")
-    if found is None:
-        return None
-    network = found.network("last").network
-    if not isinstance(network, Autoencoder):
-        raise InputError(f"method.autoencoder: {found.path} trained no autoencoder; name a run of the method mmd_vae")
-    return network.requires_grad_(False).eval()
+    return None if found is None else cast(Autoencoder, found.network("last").network.requires_grad_(False).eval())

@@ -15,8 +15,22 @@ from vicinal.evaluation.figures import figures
 from vicinal.evaluation.smoothness import LocalLinearity, Steepness, lipschitz_quotients, local_linearity
 from vicinal.settings import check
 from vicinal.vicinity.lipschitz import OutputMetric
+from vicinal.vicinity.projected import NormName
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(PGD):
+    """`PGD` with a default for all of its settings, as a grid needs.
+
+    Args:
+        norm: of the ball.
+        epsilon: radius, in units of the inputs; by default the usual one for images.
+    """
+
+    norm: NormName = "linf"
+    epsilon: float = 8 / 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +146,7 @@ class Measure(NamedTuple):
 
 
 MEASURES: Mapping[str, Measure] = {
-    "pgd": Measure(PGD, "PGD error %", "error", percent=True),
+    "pgd": Measure(Attack, "PGD error %", "error", percent=True),
     "lipschitz": Measure(LipschitzQuotients, "Lipschitz", "mean", percent=False),
     "linearity": Measure(Linearity, "gamma", "gamma", percent=False),
     "corruptions": Measure(Corruptions, "corrupted %", "error", percent=True),

@@ -20,7 +20,7 @@ def cnn13(
     shape: tuple[int, ...],
     classes: int,
     *,
-    norm: Literal["batch", "mean_only", "weight+mean_only", "weight+batch"] = "batch",
+    norm: Literal["batch", "mean_only", "weight", "weight+mean_only", "weight+batch"] = "batch",
     top_norm: Literal["none", "batch", "mean_only", "weight", "weight+mean_only"] = "none",
     slope: float = 0.1,
     dropout: float = 0.5,
