@@ -201,3 +201,15 @@ def test_property(holds: Callable[[Lab, Method], None], method: Method, lab: Lab
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(InputError, match="alpha must be greater than 0"):
         MixupE(alpha=0.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision(method: Method, lab: Lab) -> None:
+    """Under autocast, values and gradients stay what they are up to its rounding."""
+    student, plain = lab.network(norm="none"), lab.network(norm="none")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = lab.loss(method, student)["directional"].value
+    expected = lab.loss(method, plain)["directional"].value
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02)
+    cosine = torch.cosine_similarity(lab.gradient(found, student), lab.gradient(expected, plain), dim=0)
+    assert cosine.item() > 0.99

@@ -1,8 +1,7 @@
-"""Manifold Mixup and Local Mixup: their equations and their limits in mixup; each check fails under its mutation."""
+"""Manifold Mixup: its equation at every place, its limit in mixup, its losses; each check fails under its mutation."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +16,6 @@ from torch.nn import functional as F
 from vicinal.errors import InputError
 from vicinal.methods import Context, Method, Mixup
 from vicinal.methods.base import Model
-from vicinal.methods.local_mixup import LocalMixup
 from vicinal.methods.manifold_mixup import ManifoldMixup, binary_cross_entropy
 from vicinal.randomness import generator
 from vicinal.vicinity import Mixing, cross_entropy, draw_mixing
@@ -32,8 +30,6 @@ PARTNER = torch.tensor([2, 1, 4, 0, 3])  # row 1 is its own
 ROWS = [
     pytest.param(ManifoldMixup(), "f+b", "f*", id="manifold_mixup"),
     pytest.param(ManifoldMixup(form="binary", lambda_per="sample"), "f+b", "f*", id="manifold_mixup binary"),
-    pytest.param(LocalMixup(), "f+b", "f*", id="local_mixup"),
-    pytest.param(LocalMixup(weighting="hard"), "f+b", "f*", id="local_mixup hard"),
 ]
 
 
@@ -41,11 +37,10 @@ ROWS = [
 def mixing(lam: float = 0.25, partner: Tensor = PARTNER) -> Iterator[None]:
     """Every mixing inside has this coefficient and these partners."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("mixup", "manifold_mixup", "local_mixup"):
-            patch.setattr(
-                f"vicinal.methods.{module}.draw_mixing",
-                lambda count, *_, **__: Mixing(torch.full((count,), lam), partner),
-            )
+        patch.setattr(
+            "vicinal.methods.manifold_mixup.draw_mixing",
+            lambda count, *_, **__: Mixing(torch.full((count,), lam), partner),
+        )
         yield
 
 
@@ -57,9 +52,6 @@ def patched(target: str, value: object) -> Mutation:
 def value_of(lab: Lab, method: Method, **network: Any) -> Tensor:
     """The training loss of a step, without a graph."""
     return lab.total(lab.terms(method, lab.network(**network))).detach()
-
-
-# Manifold Mixup
 
 
 def at_the_input_it_is_mixup(lab: Lab) -> None:
@@ -137,66 +129,6 @@ def binary_is_finite_when_certain(lab: Lab) -> None:
     assert float(gradient[0].abs().max()) < 1e-30
 
 
-# Local Mixup
-
-
-def far_apart_and_near_limits(lab: Lab) -> None:
-    """epsilon = inf and c = 0: mixup. epsilon = 0: unmixed examples that are their own partners."""
-    plain = value_of(lab, Mixup())
-    for method in (LocalMixup(weighting="hard", epsilon=math.inf), LocalMixup(c=0.0)):
-        torch.testing.assert_close(value_of(lab, method), plain)
-    network = lab.network(double=True)
-    with mixing():
-        own = lab.terms(LocalMixup(weighting="hard", epsilon=0.0), network)["supervised"].value
-        nearest = lab.terms(LocalMixup(c=1e6), network)["supervised"].value
-    # The batch that the network sees is the mixed one: its statistics belong to all rows.
-    logits = lab.network(double=True)((0.25 * lab.x + 0.75 * lab.x[PARTNER]).double())
-    expected = cross_entropy(lab.y[1:2], logits[1:2]).mean()
-    torch.testing.assert_close(own, expected, rtol=1e-6, atol=0)
-    torch.testing.assert_close(nearest, expected, rtol=1e-6, atol=0)
-
-
-def without_a_near_pair_there_is_no_loss(lab: Lab) -> None:
-    network = lab.network()
-    with mixing(partner=torch.arange(5).roll(1)):
-        value = lab.loss(LocalMixup(weighting="hard", epsilon=0.0), network)["supervised"].value
-    assert value.item() == 0
-    assert not lab.gradient(value, network).any()
-
-
-def weights_belong_to_pairs(lab: Lab) -> None:
-    """Each pair by its own distance, in data space, normalised by the sum."""
-    distances = [math.dist(x, x_) for x, x_ in zip(lab.x.tolist(), lab.x[PARTNER].tolist(), strict=True)]
-    mixed = 0.25 * lab.x + 0.75 * lab.x[PARTNER]
-    logits = lab.network(double=True)(mixed.double())
-    own, other = cross_entropy(lab.y, logits), cross_entropy(lab.y[PARTNER], logits)
-    values = (0.25 * own + 0.75 * other).tolist()
-    limit = sorted(distances)[2]
-    for method, weights in (
-        (LocalMixup(c=0.7), [math.exp(-0.7 * d) for d in distances]),
-        (LocalMixup(weighting="hard", epsilon=limit + 1e-4), [float(d <= limit + 1e-4) for d in distances]),
-    ):
-        with mixing():
-            found = lab.terms(method, lab.network(double=True))["supervised"].value.item()
-        expected = sum(w * value for w, value in zip(weights, values, strict=True)) / sum(weights)
-        assert found == pytest.approx(expected, rel=1e-5)
-
-
-def _mean_weight(self: LocalMixup, distances: Tensor) -> Tensor:
-    """Mutation: one weight for the batch, as in one of the official scripts."""
-    return torch.full_like(distances, torch.exp(-self.c * distances).mean().item() / len(distances))
-
-
-def _unnormalised(self: LocalMixup, distances: Tensor) -> Tensor:
-    near = (distances <= self.epsilon).float() if self.weighting == "hard" else torch.exp(-self.c * distances)
-    return near / len(distances)
-
-
-def _always_somebody(self: LocalMixup, distances: Tensor) -> Tensor:
-    near = distances <= distances.min()
-    return near / near.sum()
-
-
 def _naive_binary(y: Tensor, logits: Tensor) -> Tensor:
     p, y = logits.softmax(dim=1), F.one_hot(y, logits.shape[1])
     return -(y * p.log() + (1 - y) * (1 - p).log()).mean(dim=1)
@@ -251,20 +183,6 @@ CHECKS = [
         lambda patch: patch.setitem(globals(), "binary_cross_entropy", _naive_binary),
         id="binary certain | in probabilities",
     ),
-    pytest.param(
-        far_apart_and_near_limits, patched("local_mixup.LocalMixup.weights", _unnormalised), id="limits | no sum"
-    ),
-    pytest.param(
-        without_a_near_pair_there_is_no_loss,
-        patched("local_mixup.LocalMixup.weights", _always_somebody),
-        id="no pair | the nearest",
-    ),
-    pytest.param(
-        weights_belong_to_pairs, patched("local_mixup.LocalMixup.weights", _mean_weight), id="pairs | one weight"
-    ),
-    pytest.param(
-        weights_belong_to_pairs, patched("local_mixup.LocalMixup.weights", _unnormalised), id="pairs | no sum"
-    ),
 ]
 
 
@@ -300,8 +218,6 @@ def test_property(holds: Callable[[Lab, Method], None], method: Method, cost: st
         (lambda: ManifoldMixup(places=()), "places"),
         (lambda: ManifoldMixup(places=(-1, 0)), "places"),
         (lambda: ManifoldMixup(alpha=0.0), "alpha"),
-        (lambda: LocalMixup(epsilon=-1.0), "epsilon"),
-        (lambda: LocalMixup(c=-1.0), "c must"),
     ],
 )
 def test_bad_settings_are_refused(make: Callable[[], Method], message: str) -> None:

@@ -13,7 +13,7 @@ from vicinal.methods.base import Cost, Method, Needs, Origin, Step, Term
 from vicinal.networks import FROZEN_STATS, TRAIN
 from vicinal.schedules import RampName, ramp
 from vicinal.settings import check
-from vicinal.vicinity import Mixing, PerName, cross_entropy, draw_mixing, mix, squared_error
+from vicinal.vicinity import Mixing, PerName, cross_entropy, draw_mixing, full_precision, mix, squared_error
 from vicinal.vicinity.interpolation import interleave, sharpen
 
 
@@ -119,7 +119,7 @@ class MixMatch(Method):
     def mixed_batch(self, step: Step) -> MixedBatch:
         """Guess, and mix."""
         guesses = tuple(self.guessed(step, view) for view in range(len(step.u)))
-        p = torch.stack([logits.detach().softmax(dim=1) for logits in guesses]).mean(dim=0)
+        p = torch.stack([full_precision(logits.detach()).softmax(dim=1) for logits in guesses]).mean(dim=0)
         q = sharpen(p, self.temperature)
         inputs = torch.cat([step.x, *step.u])
         targets = torch.cat([F.one_hot(step.y, q.shape[1]).to(q.dtype), *[q] * len(step.u)])

@@ -70,8 +70,9 @@ class LipschitzTerm(Method):
             standardised inputs themselves, so that many entries of r are exactly 0.
         clip_result: whether x + r is clamped as well.
         detach_clean: whether the clean prediction is a constant, a fixed target, or gets its share of the gradient.
-        direction: distribution of the search's random start, see `vicinal.vicinity.LipschitzSettings`.
-        fallback: what becomes of samples without a usable gradient, see there.
+        direction: the search's random start: "uniform" in a cube, normalised (official code), or "gaussian".
+        fallback: what becomes of samples without a usable gradient: "epsilon" keeps their last direction and their
+            length; "unit" takes a random direction of length 1 where the length is out of bounds (official code).
         bn_mode: batch norm in the penalty's passes. "train_cloned": batch statistics, and running ones stay as they
             are; "eval": running statistics, so that no sample's r depends on the others; "train_live": as the official
             code: further clean and moved passes in training mode that move running statistics.
@@ -127,7 +128,7 @@ class LipschitzTerm(Method):
 
     @property
     def penalty_policy(self) -> PassPolicy:
-        """Policy of the clean and moved passes: in float32 and with masks in common, because their difference counts."""
+        """Policy of the clean and moved passes: in float32 and with the same masks, for their difference counts."""
         mode: Literal["train", "eval"] = "eval" if self.bn_mode == "eval" else "train"
         return PassPolicy(mode=mode, update_stats=self.bn_mode == "train_live", dropout="shared", fp32=True)
 
@@ -175,8 +176,8 @@ class MixupLR(MixMatch, LipschitzTerm):
     on unmixed unlabelled views; r is a constant. Each step penalises one view, whose clean prediction the guess has
     made already: in expectation the loss with both, at less than half of the image passes of the official code.
     With ``lam`` > 0 this guess's pass is in float32, and its dropout masks are the search's. Source: arXiv:2009.11416
-    with arXiv:1907.05681; defaults of the official code, except ``clip``, ``fallback``, ``bn_mode`` and ``views``. The
-    paper's body was not at hand: whatever goes beyond its abstract is our reading of that code.
+    with arXiv:1907.05681; beyond their abstracts, our reading of the official code, whose settings are the defaults but
+    for ``clip``, ``fallback``, ``bn_mode`` and ``views``.
 
     Args:
         views: how many of the two views are penalised, 1 or 2 (official code: 2).
