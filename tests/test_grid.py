@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from vicinal import fitting
+from vicinal import fitting, grid
 from vicinal.errors import InputError
 from vicinal.grid import Grid, run_grid, run_path
 from vicinal.runs import Run
@@ -221,6 +221,45 @@ def test_a_killed_grid_goes_on_and_its_workers_are_silent_and_use_one_thread(tmp
     assert lines[0] == f"{len(finished)} of {len(runs)} runs are finished already"
     assert len(lines) == 1 + left
     assert all(f" of {len(runs)} runs: " in line and line.endswith(" s left") for line in lines[1:])
+
+
+def test_a_grid_measures_what_it_asks_for_and_no_cell_is_trained_for_it_again(
+    tmp_path: Path, fits: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = described(rows=["supervised"])
+    plain = Grid.of("g", values)
+    assert run_grid(plain, tmp_path, jobs=1) == {}
+    fits.clear()
+    capsys.readouterr()
+    asking = Grid.of("g", {**values, "measure": {"lipschitz": {"n": 20}}})
+    runs = [Run(run_path(tmp_path, cell.experiment)) for cell in asking.cells]
+    assert [plain.is_done(run) for run in runs] == [True, True]
+    assert [asking.is_done(run) for run in runs] == [False, False]
+    assert run_grid(asking, tmp_path, jobs=1) == {}
+    assert fits == []
+    assert [asking.is_done(run) for run in runs] == [True, True]
+    assert len(capsys.readouterr().err.splitlines()) == 2  # a line for each run that was measured
+    # Once: neither is measured again, and a third run is trained and measured in one go.
+    monkeypatch.setattr(grid, "measure", lambda run, measures: pytest.fail("measured again"))
+    assert run_grid(asking, tmp_path, jobs=1) == {}
+    assert capsys.readouterr().err == "2 of 2 runs are finished already\n"
+    monkeypatch.undo()
+    more = Grid.of("g", {**values, "seeds": [0, 1, 2], "measure": {"lipschitz": {"n": 20}}})
+    assert run_grid(more, tmp_path, jobs=1) == {}
+    assert more.is_done(Run(run_path(tmp_path, more.cells[2].experiment)))
+    assert len(list(tmp_path.glob("*/measures/*.json"))) == 3
+
+
+def test_a_measurement_that_fails_is_told_and_the_run_stays(tmp_path: Path) -> None:
+    """The two moons reach beyond the pixels that the attack stays within by default."""
+    asking = Grid.of("g", described(rows=["supervised"], seeds=[0], measure={"pgd": {"n": 20}}))
+    (path,) = (str(run_path(tmp_path, cell.experiment)) for cell in asking.cells)
+    failed = run_grid(asking, tmp_path, jobs=1)
+    assert failed.keys() == {path}
+    assert "give the data's bounds" in failed[path]
+    assert "\n" not in failed[path]
+    assert Run(path).is_finished
+    assert not asking.is_done(Run(path))
 
 
 def test_progress_is_a_line_for_each_run_where_there_is_no_terminal(

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vicinal import schedules
-from vicinal.schedules import DecayName, Progress
+from vicinal.schedules import Cycle, DecayName, Progress
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
-_decay = schedules.decay
+_decay, _factor = schedules.decay, Cycle.factor
 
 
 def patched(target: str, value: object) -> Mutation:
@@ -52,10 +52,10 @@ def ict_learning_rate() -> None:
 
 def decays_end_where_they_should() -> None:
     steps = 200
-    ends = {"constant": 1.0, "cosine": 0.0, "linear": 0.0, "multistep": 0.01}
+    ends = {"constant": 1.0, "cosine": 0.0, "linear": 0.0, "multistep": 0.01, "cyclic": 0.1882551}  # a cycle begins
     assert set(ends) == set(get_args(DecayName))
     for name in get_args(DecayName):
-        assert schedules.decay(name, steps=steps)(steps) == pytest.approx(ends[name], abs=1e-12)
+        assert schedules.decay(name, steps=steps)(steps) == pytest.approx(ends[name], abs=1e-7)
         assert schedules.decay(name, steps=steps)(0) == 1
 
 
@@ -64,9 +64,42 @@ def multistep_drops() -> None:
     assert [factor(step) for step in (0, 99, 100, 149, 150, 199)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
+def fast_swa_learning_rate() -> None:
+    """0.1 (1 + cos(pi e / 210)) / 2 to epoch 180; then 150 to 180 again, every 30 epochs: 0.0188 falls to 0.005."""
+    factor = schedules.decay("cyclic", steps=1200)
+    rate = [0.1 * factor(epoch) for epoch in range(1200)]
+    cosine = [0.05 * (1 + math.cos(math.pi * epoch / 210)) for epoch in range(180)]
+    assert rate[:180] == pytest.approx(cosine, rel=1e-9)
+    assert [rate[150], rate[180], rate[210], rate[1170]] == pytest.approx([0.0188] * 4, abs=5e-5)
+    assert rate[180] == pytest.approx(rate[150], rel=1e-9)
+    for start in range(180, 1200, 30):
+        assert rate[start : start + 30] == pytest.approx(rate[150:180], rel=1e-9)
+    fine = schedules.decay("cyclic", steps=1_104_000)  # 920 steps an epoch
+    for end in (180, 210, 1200):
+        assert 0.1 * fine(920 * end - 1) == pytest.approx(0.0050, abs=5e-5)
+        assert 0.1 * fine(920 * end) == pytest.approx(0.0188, abs=5e-5)
+
+
+def cycles_repeat_their_stretch() -> None:
+    """Other times and numbers of steps, whole cycles or not; past the half period the cosine stays at 0."""
+    for steps in (7, 100, 333):
+        factor = schedules.decay("cyclic", steps=steps, cycle=Cycle(half_period=0.5, start=0.6, length=0.2))
+        for step in range(steps):
+            t = step / steps
+            place = t if t < 0.6 else 0.4 + math.fmod(round(t - 0.6, 12), 0.2)
+            assert factor(step) == pytest.approx(0.5 * (1 + math.cos(math.pi * min(place / 0.5, 1))), abs=1e-9)
+    warmed = schedules.decay("cyclic", steps=100, warmup=10)
+    plain = schedules.decay("cyclic", steps=100)
+    assert [warmed(4), warmed(50)] == pytest.approx([plain(4) / 2, plain(50)])
+
+
 def warmup_rises_linearly() -> None:
     factor = schedules.decay("constant", steps=100, warmup=4)
     assert [factor(step) for step in range(6)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+
+
+def _restarting(self: Cycle, t: float) -> float:
+    return _factor(self, (t - self.start) % self.length if t >= self.start else t)
 
 
 IDENTITIES = [
@@ -102,6 +135,26 @@ IDENTITIES = [
         multistep_drops,
         patched("vicinal.schedules.decay", lambda name, *, steps: _decay("linear", steps=steps)),
         id="multistep | linear",
+    ),
+    pytest.param(
+        fast_swa_learning_rate,
+        patched("vicinal.schedules.Cycle.factor", lambda self, t: _factor(self._replace(start=210 / 1200), t)),
+        id="fast-SWA's cycles | begin when the cosine is at 0",
+    ),
+    pytest.param(
+        fast_swa_learning_rate,
+        patched("vicinal.schedules.Cycle.factor", lambda self, t: _factor(self._replace(length=2), t)),
+        id="fast-SWA's cycles | none",
+    ),
+    pytest.param(
+        fast_swa_learning_rate,
+        patched("vicinal.schedules.Cycle.factor", lambda self, t: _factor(self, t - 1e-8)),
+        id="fast-SWA's cycles | begin a step late",
+    ),
+    pytest.param(
+        cycles_repeat_their_stretch,
+        patched("vicinal.schedules.Cycle.factor", _restarting),
+        id="cycles | restart from the top",
     ),
     pytest.param(
         warmup_rises_linearly,
@@ -144,4 +197,7 @@ def test_decays_fall_within_the_unit_interval(name: DecayName, steps: int, full:
     factor = schedules.decay(name, steps=steps, full=full)
     values = [factor(step) for step in range(steps + 1)]
     assert all(0 <= value <= 1 for value in values)
-    assert values == sorted(values, reverse=True)
+    if name == "cyclic":
+        assert min(values) >= values[0] * 0.04  # it never comes to rest
+    else:
+        assert values == sorted(values, reverse=True)

@@ -10,6 +10,8 @@ import pytest
 
 from vicinal.errors import InputError
 from vicinal.grid import Grid, run_path
+from vicinal.measuring import _path
+from vicinal.runs import Run
 from vicinal.summary import collect, grid_table
 
 
@@ -154,6 +156,114 @@ def test_notes_say_how_the_numbers_were_made() -> None:
     ):
         assert text in notes
     assert "supervised: None" not in notes
+
+
+def calibrated(seed: int, ece: float, **more: Any) -> dict[str, Any]:
+    made = run(seed, 0.1, 0.1, **more)
+    made["test"]["ece"] = {"last": ece, "best_validation": ece / 2}
+    return made
+
+
+def test_calibration_stands_beside_the_error_where_it_is_known() -> None:
+    assert "ECE %" not in grid_table(results(SUPERVISED, ICT)).columns
+    assert not any("ECE" in note for note in grid_table(results(SUPERVISED, ICT)).notes)
+    values = results(SUPERVISED, ("ict", [calibrated(0, 0.01), calibrated(1, 0.03)]))
+    assert [row["ECE %"] for row in cells(values)] == ["-", "2.00 ± 1.41"]
+    assert any("ECE: expected calibration error, 15 equal bins" in note for note in grid_table(values).notes)
+
+
+def with_measures(seed: int, **found: Any) -> dict[str, Any]:
+    return run(seed, 0.1, 0.1) | {"measures": found}
+
+
+def test_measurements_are_columns_before_the_seeds_and_a_note_each() -> None:
+    asked = {
+        "pgd": {"epsilon": 0.1, "step_size": None, "bounds": (0.0, 1.0), "n": 500},
+        "lipschitz": {"d_y": "kl", "n": None},
+    }
+    full = [with_measures(seed, pgd={"error": 0.2 + seed / 10}, lipschitz={"mean": 1.0 + seed}) for seed in range(3)]
+    part = [
+        with_measures(0, pgd={"error": 0.5}, lipschitz=None),
+        with_measures(1, pgd=None, lipschitz=None),
+        run(2, 0.1, 0.1),
+    ]
+    values = results(("supervised", full), ("ict", part), measures=asked)
+    table = grid_table(values)
+    assert table.columns[-4:] == ("PGD error %", "Lipschitz", "seeds", "s")
+    rows = cells(values)
+    assert [row["PGD error %"] for row in rows] == ["30.00 ± 10.00", "50.00 (1 of 3)"]
+    assert [row["Lipschitz"] for row in rows] == ["2 ± 1", "-"]
+    assert [row["seeds"] for row in rows] == ["3", "3"]
+    assert "PGD error %: pgd on the test part, epsilon 0.1, bounds 0.0 1.0, n 500" in table.notes
+    assert "Lipschitz: lipschitz on the test part, d_y kl" in table.notes
+    # The same from the file that the figures are kept in.
+    assert grid_table(json.loads(json.dumps(values))) == table
+    single = [with_measures(0, lipschitz={"mean": 0.1234})]
+    assert cells(results(("ict", single), asked=1, measures={"lipschitz": {}}))[0]["Lipschitz"] == "0.123"
+
+
+def gated(seed: int, rebuilt: float, *, passed: bool, **more: Any) -> dict[str, Any]:
+    gate = {"n": 9, "psnr": 20.0 + seed, "accuracy": 0.9, "accuracy_rebuilt": rebuilt, "passed": passed}
+    return run(seed, 0.1, 0.1, **more) | {"gate": gate}
+
+
+def test_a_note_says_how_good_reconstructions_were_and_shouts_where_they_were_not() -> None:
+    good = ("varmixup", [gated(0, 0.85, passed=True), gated(2, 0.87, passed=True)])
+    bad = ("other", [gated(0, 0.5, passed=False), gated(1, 0.85, passed=True)])
+    notes = grid_table(results(SUPERVISED, good, bad)).notes
+    assert (
+        "varmixup: reconstructions 21.0 dB and 86.0% accuracy of a plain classifier (90.0% on the images): gate passed"
+        in notes
+    )
+    (failed,) = (note for note in notes if note.startswith("other: "))
+    assert failed.endswith("GATE FAILED (1 of 2), the row says nothing of the method")
+    assert not any(note.startswith("supervised: ") for note in notes)
+
+
+def test_a_gate_that_failed_on_one_of_several_tasks_is_not_lost() -> None:
+    values = results(
+        ("varmixup", [gated(0, 0.5, passed=False)]), ("varmixup", [gated(0, 0.9, passed=True, labels=100)])
+    )
+    found = [note for note in grid_table(values).notes if note.startswith("varmixup")]
+    assert [note.split(":")[0] for note in found] == ["varmixup (digits, 50 labels)", "varmixup (digits, 100 labels)"]
+    assert ["FAILED" in note for note in found] == [True, False]
+
+
+def test_runs_that_measure_no_error_have_no_error() -> None:
+    """Autoencoders: squared error and PSNR instead."""
+    coder = run(0, 0.1, 0.1)
+    coder["test"] = {"n": 9, "squared_error": {"last": 0.1, "best_validation": 0.1}}
+    supervised, row = cells(results(SUPERVISED, ("mmd_vae", [coder])))
+    assert (supervised["test error %"], row["test error %"], row["ratio"]) == ("30.00 ± 10.00", "-", "-")
+
+
+def test_a_note_says_whose_weights_were_measured() -> None:
+    def noted(weights: str) -> str:
+        values = results(("ict", [run(0, 0.1, 0.1) | {"weights": weights}]))
+        return next(note for note in grid_table(values).notes if note.startswith("mean ±"))
+
+    assert noted("teacher").endswith("teacher weights where the method has a teacher")
+    assert noted("average").endswith("teacher weights where the method has a teacher, an average's where one is taken")
+
+
+def test_collecting_takes_what_was_measured_with_these_settings(tmp_path: Path) -> None:
+    values = {"base": {"data": "digits"}, "rows": ["supervised"], "measure": {"lipschitz": {"n": 5}}}
+    grid = Grid.of("g", {**values, "seeds": [0, 1]})
+    for cell in grid.cells:
+        folder = run_path(tmp_path, cell.experiment)
+        (folder / "measures").mkdir(parents=True)
+        (folder / "evaluation.json").write_text(json.dumps(run(cell.experiment.seed, 0.2, 0.1)), encoding="utf-8")
+    first = Run(run_path(tmp_path, grid.cells[0].experiment))
+    _path(first, "lipschitz", grid.measures["lipschitz"]).write_text('{"figures": {"mean": 3.0}}')
+    other = Grid.of("g", {**values, "measure": {"lipschitz": {"n": 6}}})
+    found, another = collect(grid, tmp_path), collect(other, tmp_path)
+    assert [part["measures"] for part in found["rows"][0]["runs"]] == [
+        {"lipschitz": {"mean": 3.0}},
+        {"lipschitz": None},
+    ]
+    assert cells(found)[0]["Lipschitz"] == "3 (1 of 2)"
+    assert cells(another)[0]["Lipschitz"] == "-"
+    assert json.loads(json.dumps(found)) == found
 
 
 def test_collecting_takes_the_finished_runs_of_the_grid_and_no_others(tmp_path: Path) -> None:

@@ -192,6 +192,38 @@ def _wait_for_row(run: Run, step: int, pid: int) -> None:
         time.sleep(0.001)
 
 
+AVERAGINGS = {
+    "swa": {"kind": "swa", "start": 0.25, "every": 0.125, "refresh": 3},  # snapshots at 6, 9, ..., 24
+    "ema": {"kind": "ema", "decay": 0.9},
+}
+
+
+# What is saved at 6 and at 18 holds a snapshot whose running statistics wait to be renewed, before the validation at 20
+# without another snapshot in between; at 15 a snapshot, a validation and a checkpoint fall together.
+@pytest.mark.parametrize(
+    ("kind", "job"),
+    [
+        ("swa", {"kill_at_step": 7}),
+        ("swa", {"kill_at_step": 15}),
+        ("swa", {"kill_at_step": 19}),
+        ("swa", {"kill_in_validation": 15}),
+        ("ema", {"kill_at_step": 14}),
+    ],
+)
+def test_an_average_goes_on_where_it_stood(
+    server: Server, whole: Any, tmp_path: Path, kind: str, job: dict[str, Any]
+) -> None:
+    experiment = described("mean_teacher") | {"averaging": AVERAGINGS[kind]}
+    run = Run(tmp_path / "run")
+    assert server.run(experiment, run.path, **job) == -signal.SIGKILL
+    assert server.run(experiment, run.path) == 0
+    assert_same(run.path, whole(experiment))
+    assert run.evaluation()["weights"] == "average"
+    # Without its average it is another run, so the average took part in the comparison.
+    with pytest.raises(AssertionError):
+        assert_same(run.path, whole(described("mean_teacher")))
+
+
 @pytest.mark.parametrize(
     "kill",
     [

@@ -11,7 +11,7 @@ from vicinal.vicinity.adversary import (
 )
 from vicinal.vicinity.discrepancy import EstimateName, KernelName, info_vae_loss, info_vae_weights, mmd2, psnr
 from vicinal.vicinity.distances import DistanceName, cross_entropy, distance, entropy, kl, squared_error
-from vicinal.vicinity.interpolation import Mixing, PerName, draw_beta, draw_mixing, mix
+from vicinal.vicinity.interpolation import Mixing, PerName, draw_beta, draw_mixing, interleave, mix, sharpen
 from vicinal.vicinity.latent import codes, decoded, endpoint_mix, latent_adversary, latent_mix, mixup_r
 from vicinal.vicinity.lipschitz import (
     InputMetric,
@@ -53,6 +53,7 @@ __all__ = [
     "gauss_newton_direction",
     "info_vae_loss",
     "info_vae_weights",
+    "interleave",
     "kl",
     "latent_adversary",
     "latent_mix",
@@ -65,6 +66,7 @@ __all__ = [
     "psnr",
     "random_direction",
     "random_start",
+    "sharpen",
     "squared_error",
     "unit",
 ]
