@@ -18,7 +18,7 @@ from vicinal.grid import Grid
 from vicinal.runs import Run
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/start.md", "docs/experiments.md", "docs/index.md")
+PAGES = ("README.md", "docs/start.md", "docs/experiments.md", "docs/index.md", "docs/methods.md")
 
 
 class WorkReachedError(Exception):

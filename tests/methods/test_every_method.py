@@ -53,7 +53,7 @@ COSTS = {
 }
 """Passes of a step with the default settings; those of the published comparison of costs agree with it."""
 JOINT = ("mixmatch", "mixup_lr")
-"""Their mixed rows share passes, so no pass is on one batch: `test_mixmatch_passes` and `test_mixup_lr_passes` count images."""
+"""Their mixed rows share passes: `test_mixmatch_passes` and `test_mixup_lr_passes` count images."""
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

@@ -13,8 +13,17 @@ from vicinal.methods.base import Cost, Method, Needs, Origin, Step, Term
 from vicinal.networks import FROZEN_STATS, TRAIN
 from vicinal.schedules import RampName, ramp
 from vicinal.settings import check
-from vicinal.vicinity import Mixing, PerName, cross_entropy, draw_mixing, full_precision, mix, squared_error
-from vicinal.vicinity.interpolation import interleave, sharpen
+from vicinal.vicinity import (
+    Mixing,
+    PerName,
+    cross_entropy,
+    draw_mixing,
+    full_precision,
+    interleave,
+    mix,
+    sharpen,
+    squared_error,
+)
 
 
 class MixedBatch(NamedTuple):
