@@ -32,7 +32,7 @@ def companions_of(experiment: Experiment) -> dict[str, Experiment | Run]:
         return {}
     shared = {key: experiment.as_dict()[key] for key in ("data", "split", "augment", "seed")}
     engine = {key: getattr(experiment.training, key) for key in ("device", "threads")}
-    judge = experiment.as_dict() | {"method": "supervised", "averaging": {}, "teacher": {}, "recipe": "none"}
+    judge = experiment.as_dict() | {"method": "supervised", "averaging": {}, "recipe": "none"}
     made: dict[str, Experiment | Run] = {
         "autoencoder": Experiment.of(shared, method="mmd_vae", training=engine),
         "judge": Experiment.of(judge),
