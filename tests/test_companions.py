@@ -153,6 +153,20 @@ def test_a_grid_shares_companions(tmp_path: Path, fits: list[str]) -> None:
     assert len(fits) == 8
 
 
+def test_companions_outlive_a_run_that_fails(tmp_path: Path, fits: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Method, step: Step) -> None:
+        raise InputError("method: no loss today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(METHODS["varmixup"], "loss", wrong)
+        with pytest.raises(InputError, match="no loss today"):
+            fit(described(), tmp_path / "run", progress=False)
+    assert Run(tmp_path / "run" / "autoencoder").is_finished
+    made = len(fits)
+    assert fit(described(), tmp_path / "run", resume=True, progress=False).is_finished
+    assert len(fits) == made + 1  # the run alone: its companions were there
+
+
 def test_methods_that_need_none_have_none() -> None:
     assert companions_of(described("supervised")) == companions_of(described("ict")) == {}
 

@@ -97,8 +97,9 @@ def _run(
             if not _is_trained(run, experiment):
                 _train(parts, run, progress=progress, tensorboard=tensorboard)
         except Exception:
-            # A run that failed before its first checkpoint leaves nothing that could be resumed, so it leaves nothing.
-            if not resume and not run.last.exists():
+            # A run that failed before its first checkpoint leaves nothing that could be resumed, so it leaves nothing;
+            # but an autoencoder that was trained for it is worth keeping.
+            if not resume and not run.last.exists() and not (run.path / "autoencoder").exists():
                 run.clear()
                 for path in made:
                     with contextlib.suppress(OSError):  # another run may lie beside it by now
