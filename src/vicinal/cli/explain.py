@@ -55,11 +55,19 @@ def method_table() -> str:
 
 
 def recipe_list() -> str:
-    """All recipes: name, what it is, where its settings come from."""
-    known = [recipes.get(name) for name in recipes.names()]
-    origins = {"paper": "of the paper", "official-code": "of the official code", "ours": "our own"}
-    entries = [(known.name, [known.about, f"settings: {origins[known.provenance]}"]) for known in known]
-    return f"{_entries(entries)}\n\nvicinal recipes show NAME prints one."
+    """All recipes: the families, and what is in each by where its settings come from."""
+    families: dict[str, list[recipes.Recipe]] = {}
+    for name in recipes.names():
+        families.setdefault(name.partition("/")[0], []).append(recipes.get(name))
+    entries = []
+    for family, found in families.items():
+        groups = {
+            told: [item.name.partition("/")[2] for item in found if item.provenance == key]
+            for key, told in _ORIGINS.items()
+        }
+        texts = [f"{told}: {', '.join(names)}" for told, names in groups.items() if names]
+        entries.append((family, [found[0].about, *texts]))
+    return f"{_entries(entries)}\n\nA recipe is named FAMILY/NAME; vicinal recipes show digits/ict prints one."
 
 
 def method_page(name: str, method: type[Method]) -> str:
