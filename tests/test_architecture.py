@@ -29,6 +29,7 @@ FLOORS = {
     "networks": 4,
     "vicinity": 5,
     "methods": 6,
+    "theory": 6,
     "training": 7,
     "evaluation": 8,
     "reporting": 9,
