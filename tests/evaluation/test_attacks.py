@@ -1,4 +1,4 @@
-"""Attacks against closed forms on linear classifiers, and what must hold on any network."""
+"""Projected gradient descent: closed forms on linear classifiers, and what must hold on any network."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vicinal.errors import InputError
-from vicinal.evaluation import PGD, AttackFigures, attacks, figures
-from vicinal.evaluation.attacks import log_odds_against
+from vicinal.evaluation import PGD, AttackFigures, figures
+from vicinal.evaluation.attacks import algorithms, cross_entropy_against, log_odds_against, robustness, search
 from vicinal.vicinity.projected import NormName, projected_ascent
 
 Untouched = Callable[[nn.Module], AbstractContextManager[None]]
@@ -78,12 +78,12 @@ def test_linear_classifiers_have_a_closed_form(norm: NormName) -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4])
-def test_sure_predictions_are_no_defence(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sure_predictions_are_no_defence(scale: float) -> None:
     """Cross-entropy in float32 has no gradient once a prediction is sure; its increasing function here has."""
     attack = PGD(norm="l2", epsilon=0.5, bounds=None, random_start=False)
     assert attack(linear(scale), points(), seed=0).error == pytest.approx(closed_form("l2", 0.5), abs=1e-9)
-    monkeypatch.setattr(attacks, "log_odds_against", lambda logits, y: F.cross_entropy(logits, y, reduction="none"))
-    masked = attack(linear(scale), points(), seed=0).error < closed_form("l2", 0.5) - 0.05
+    found = robustness(linear(scale), points(), attack, epsilons=(0.5,), seed=0, loss=cross_entropy_against)
+    masked = found.errors[0.5] < closed_form("l2", 0.5) - 0.05
     assert masked is (scale > 1)
 
 
@@ -96,7 +96,7 @@ def test_sure_predictions_are_no_defence(scale: float, monkeypatch: pytest.Monke
     ],
 )
 def test_a_wrong_attack_misses_the_closed_form(target: str, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attacks, target, wrong)
+    monkeypatch.setattr(algorithms, target, wrong)
     with pytest.raises(AssertionError):
         check_closed_form("linf", random_start=False)
 
@@ -107,6 +107,7 @@ def test_log_odds_are_those_of_the_softmax() -> None:
     p = logits.softmax(dim=1).gather(1, y.unsqueeze(1)).squeeze(1)
     torch.testing.assert_close(found, ((1 - p) / p).log())
     torch.testing.assert_close(F.softplus(found), F.cross_entropy(logits, y, reduction="none"))
+    torch.testing.assert_close(F.softplus(found), cross_entropy_against(logits, y))
 
 
 def test_a_radius_of_zero_is_the_clean_error(trained: nn.Module, digits: Any) -> None:
@@ -221,7 +222,7 @@ def test_a_trace_would_be_seen(
     trained: nn.Module, digits: Any, untouched: Untouched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
-    monkeypatch.setattr(attacks, "applied", lambda network, policy: contextlib.nullcontext())
+    monkeypatch.setattr(search, "applied", lambda network, policy: contextlib.nullcontext())
     with pytest.raises(AssertionError), untouched(trained):
         PGD(norm="l2", epsilon=0.1, steps=1)(trained, digits, seed=0)
     trained.load_state_dict(before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vicinal.data.arrays import from_arrays
 from vicinal.data.augment import Augment, augment, views
 from vicinal.data.builtin import circle_rings
+from vicinal.data.corrupted import CorruptedSet, read_corrupted
 from vicinal.data.inputs import read_inputs
 from vicinal.data.sources import SOURCES, load, source_settings
 from vicinal.data.split import Split, SplitIndices, Subset, make_split
@@ -17,6 +18,7 @@ __all__ = [
     "Augment",
     "Batch",
     "Batches",
+    "CorruptedSet",
     "Dataset",
     "Examples",
     "Rows",
@@ -32,6 +34,7 @@ __all__ = [
     "from_arrays",
     "load",
     "make_split",
+    "read_corrupted",
     "read_inputs",
     "source_settings",
     "strong_augment",

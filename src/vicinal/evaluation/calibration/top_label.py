@@ -1,17 +1,14 @@
-"""Calibration: whether a prediction of 80 % is right in 80 % of cases. Running sums, one batch at a time.
-
-The expected calibration error depends on the bins: only figures with the same bins compare.
-"""
+"""Calibration of top-label confidences in bins of equal width."""
 
 from __future__ import annotations
 
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vicinal.errors import InputError
+from vicinal.evaluation.calibration._sums import RunningSums
 from vicinal.settings import check
 
 BINS = 15
@@ -37,13 +34,36 @@ def bin_sums(confidence: Tensor, correct: Tensor, bins: int = BINS) -> Tensor:
             [0., 1.]], dtype=torch.float64)
     """
     confidence = confidence.double()
-    edges = torch.arange(1, bins, dtype=torch.float64, device=confidence.device) / bins
-    member = F.one_hot(torch.bucketize(confidence, edges), bins).double()
+    member = F.one_hot(torch.bucketize(confidence, inner_edges(bins, confidence.device)), bins).double()
     # As a product, which adds in the same order every time; scattered additions on a GPU do not.
     return torch.stack([torch.ones_like(confidence), confidence, correct.double()]) @ member
 
 
-class Calibration:
+def inner_edges(bins: int, device: torch.device) -> Tensor:
+    """The edges 1/M, ..., (M-1)/M between bins of equal width, float64 (M - 1,)."""
+    return torch.arange(1, bins, dtype=torch.float64, device=device) / bins
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """One bar of a reliability diagram.
+
+    Args:
+        low: lower edge of the bin, which is open (closed if it is 0).
+        high: upper edge, closed.
+        count: number of examples in it.
+        confidence: their mean confidence, in [0,1]; None if there are none.
+        accuracy: share of right predictions among them, in [0,1]; None if there are none.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+
+
+class Calibration(RunningSums):
     """Calibration of top-label confidences, and the Brier score, from running sums.
 
     The state is some fifty numbers, however many examples were seen. It lies where the last batch was, and no batch
@@ -57,9 +77,11 @@ class Calibration:
 
     >>> state = Calibration()
     >>> state.update(torch.tensor([[0.75, 0.25], [0.75, 0.25]]), torch.tensor([0, 1]))
-    >>> state.n, state.ece, state.brier, state.confidence_gap
-    (2, 0.25, 0.625, 0.25)
+    >>> state.n, state.ece, state.brier, state.confidence_gap, state.overconfidence
+    (2, 0.25, 0.625, 0.25, 0.1875)
     """
+
+    _names = ("sums", "_squares")
 
     def __init__(self, bins: int = BINS) -> None:
         check("bins", bins, low=1)
@@ -84,30 +106,22 @@ class Calibration:
         squares = (p - F.one_hot(y, p.shape[1])).square().sum()
         self._add(bin_sums(confidence, predicted == y, self.bins), squares)
 
-    def merge(self, other: Self) -> None:
-        """Add what another one has seen, such as another process.
-
-        Raises:
-            InputError: it has other bins.
-        """
-        if other.bins != self.bins:
-            raise InputError(f"calibration: cannot merge {other.bins} bins into {self.bins}; use the same number")
-        self._add(other.sums, other._squares)
-
-    def _add(self, sums: Tensor, squares: Tensor) -> None:
-        self.sums = self.sums.to(sums.device) + sums
-        self._squares = self._squares.to(squares.device) + squares
-
-    @property
-    def n(self) -> int:
-        """Number of examples."""
-        return int(self.sums[0].sum())
-
     @property
     def ece(self) -> float:
         """Expected calibration error, in [0,1]: sum over bins of their share times |accuracy - mean confidence|."""
         _, confidence, correct = self.sums
         return float((correct - confidence).abs().sum()) / self._some()
+
+    @property
+    def overconfidence(self) -> float:
+        """Over-confidence error, in [0,1]: sum over bins of their share times conf max(conf - acc, 0).
+
+        Here conf is the bin's mean confidence and acc its accuracy. It is no greater than the expected calibration
+        error, and 0 exactly where no bin promises more than it keeps. This form is our reading.
+        """
+        count, confidence, correct = self.sums
+        excess = (confidence - correct).clamp(min=0) / count.clamp(min=1)
+        return float((confidence * excess).sum()) / self._some()
 
     @property
     def brier(self) -> float:
@@ -120,7 +134,17 @@ class Calibration:
         _, confidence, correct = self.sums
         return float((confidence - correct).sum()) / self._some()
 
-    def _some(self) -> int:
-        if not (n := self.n):
-            raise InputError("calibration: nothing was measured; give at least one example")
-        return n
+    @property
+    def reliability(self) -> tuple[ReliabilityBin, ...]:
+        """The bars of the reliability diagram, empty ones too, from low to high confidence."""
+        columns = self.sums.T.tolist()
+        return tuple(
+            ReliabilityBin(
+                low=k / self.bins,
+                high=(k + 1) / self.bins,
+                count=int(count),
+                confidence=confidence / count if count else None,
+                accuracy=correct / count if count else None,
+            )
+            for k, (count, confidence, correct) in enumerate(columns)
+        )
