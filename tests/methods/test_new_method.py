@@ -61,12 +61,12 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     monkeypatch.chdir(tmp_path)
 
     def write(source: str) -> type[Method]:
-        (tmp_path / "my_methods.py").write_text(source.lstrip())
-        found: type[Method] = importlib.import_module("my_methods").NoiseConsistency
+        (tmp_path / "my_noise_method.py").write_text(source.lstrip())
+        found: type[Method] = importlib.import_module("my_noise_method").NoiseConsistency
         return found
 
     yield write
-    sys.modules.pop("my_methods", None)
+    sys.modules.pop("my_noise_method", None)
 
 
 @pytest.fixture
@@ -105,12 +105,12 @@ def test_a_mistake_in_it_is_noticed(right: str, wrong: str, fails: str, written:
 def test_it_is_trained_evaluated_and_explained(
     method: type[Method], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["fit", "digits", "--method", "my_methods:NoiseConsistency", "--method.sigma", "0.2", "--labels", "50"]
+    words = ["fit", "digits", "--method", "my_noise_method:NoiseConsistency", "--method.sigma", "0.2", "--labels", "50"]
     sizes = ["--training.steps", "20", "--training.device", "cpu", "--training.threads", "1", "--quiet"]
     assert main([*words, *sizes, "--output", "run"]) == 0
     values = json.loads((tmp_path / "run" / "evaluation.json").read_text())
-    assert values["provenance"]["method"] == "my_methods:NoiseConsistency"
+    assert values["provenance"]["method"] == "my_noise_method:NoiseConsistency"
     assert 0 < values["test"]["error"]["last"] < 1
     assert main(["evaluate", "run"]) == 0
-    assert main(["methods", "my_methods:NoiseConsistency"]) == 0
+    assert main(["methods", "my_noise_method:NoiseConsistency"]) == 0
     assert "standard deviation of the noise" in capsys.readouterr().out

@@ -101,17 +101,6 @@ def plain_trainer(folder: Path, **settings: Any) -> Trainer:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def companions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Runs of two steps that the methods that mix codes may start from."""
-    folder, made = tmp_path_factory.mktemp("companions"), {}
-    for name, method in (("autoencoder", "mmd_vae"), ("judge", "supervised")):
-        network = {"network": "mmd_vae"} if method == "mmd_vae" else {}
-        run = fit(described(method, training={"steps": 2}, **network), folder / name, progress=False)
-        made[name] = str(run.path)
-    return made
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_experiment_twice_is_bit_equal_and_another_seed_is_not(
     name: str, tmp_path: Path, companions: dict[str, str]
