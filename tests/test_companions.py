@@ -15,7 +15,7 @@ from vicinal.companions import autoencoder_of, companions_of
 from vicinal.errors import InputError
 from vicinal.experiment import Experiment
 from vicinal.fitting import finish, fit
-from vicinal.grid import Grid, run_grid
+from vicinal.grid import Grid, run_grid, run_path
 from vicinal.methods import METHODS, Method, Step
 from vicinal.networks import Autoencoder
 from vicinal.runs import Run
@@ -165,6 +165,15 @@ def test_companions_outlive_a_run_that_fails(tmp_path: Path, fits: list[str], mo
     made = len(fits)
     assert fit(described(), tmp_path / "run", resume=True, progress=False).is_finished
     assert len(fits) == made + 1  # the run alone: its companions were there
+
+
+def test_a_store_keeps_runs_of_other_autoencoders_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run_path("runs", described())
+    assert before == run_path("runs", described())
+    assert run_path("runs", described("supervised")).name == described("supervised").key
+    kind = METHODS["mmd_vae"]
+    monkeypatch.setattr(kind, "experiment", {**kind.experiment, "network": {**SMALL, "latent": 4}})
+    assert run_path("runs", described()) != before
 
 
 def test_methods_that_need_none_have_none() -> None:

@@ -6,6 +6,7 @@ before its own training: inside its directory, or in the store of a grid, where 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -56,6 +57,18 @@ def _named(name: str, path: str) -> Run:
         example = "mmd_vae" if name == "autoencoder" else "supervised"
         raise InputError(f"method.{name}: {path} trained no {KINDS[name]}; name a run of a method such as {example}")
     return run
+
+
+def full_key(experiment: Experiment) -> str:
+    """Twelve hexadecimal digits that name an experiment together with the companions that it would bring.
+
+    Equal to the experiment's own key where there are none: another recipe of the autoencoder makes another run.
+    """
+    found = companions_of(experiment)
+    if not found:
+        return experiment.key
+    parts = [item.key if isinstance(item, Experiment) else str(item.path) for item in found.values()]
+    return hashlib.blake2b(":".join([experiment.key, *parts]).encode(), digest_size=6).hexdigest()
 
 
 def bring(

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from vicinal import machine
+from vicinal.companions import full_key
 from vicinal.errors import InputError, nearest
 from vicinal.experiment import Experiment, merge
 from vicinal.measuring import measure, measured, measures_of
@@ -131,7 +132,7 @@ class Grid:
 
 def run_path(store: str | os.PathLike[str], experiment: Experiment) -> Path:
     """Where a store keeps the run of this experiment."""
-    return Path(store) / experiment.key
+    return Path(store) / full_key(experiment)
 
 
 def run_grid(
