@@ -191,9 +191,8 @@ def test_without_a_test_part_there_is_nothing_to_measure(
 ) -> None:
     import dataclasses
 
-    made = Assembled(run.experiment)
-    made.dataset = dataclasses.replace(made.dataset, test=None)
-    monkeypatch.setattr(measuring, "Assembled", lambda experiment: made)
+    untested = dataclasses.replace(Assembled(run.experiment).dataset, test=None)
+    monkeypatch.setattr(measuring, "load", lambda data: untested)
     with pytest.raises(InputError, match=r"the data have no test part to measure on; leave out 'measure'$"):
         measure(run, measures_of("measure", {"look": {}}))
     measure(run, {})

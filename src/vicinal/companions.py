@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from vicinal.errors import InputError
-from vicinal.experiment import Experiment
+from vicinal.experiment import Experiment, method_class
 from vicinal.networks import Autoencoder
 from vicinal.runs import Run, write_atomic
 
@@ -29,11 +29,12 @@ def companions_of(experiment: Experiment) -> dict[str, Experiment | Run]:
     Raises:
         InputError: a run that is named does not exist, is not finished, or trained something else.
     """
-    if not experiment.build_method().needs.autoencoder:
+    if not method_class(experiment.method.name).needs.autoencoder:
         return {}
-    shared = {key: experiment.as_dict()[key] for key in ("data", "split", "augment", "seed")}
+    described = experiment.as_dict()
+    shared = {key: described[key] for key in ("data", "split", "augment", "seed")}
     engine = {key: getattr(experiment.training, key) for key in ("device", "threads")}
-    judge = experiment.as_dict() | {"method": "supervised", "averaging": {}, "recipe": "none"}
+    judge = described | {"method": "supervised", "averaging": {}, "recipe": "none"}
     made: dict[str, Experiment | Run] = {
         "autoencoder": Experiment.of(shared, method="mmd_vae", training=engine),
         "judge": Experiment.of(judge),
@@ -53,7 +54,7 @@ def _named(name: str, path: str) -> Run:
         raise InputError(f"method.{name}: {error}; give the directory of a finished run, or auto") from error
     if not run.is_finished:
         raise InputError(f"method.{name}: {path} is not finished; go on with: vicinal fit --resume {path}")
-    if run.experiment.build_method().trains != KINDS[name]:
+    if method_class(run.experiment.method.name).trains != KINDS[name]:
         example = "mmd_vae" if name == "autoencoder" else "supervised"
         raise InputError(f"method.{name}: {path} trained no {KINDS[name]}; name a run of a method such as {example}")
     return run

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from vicinal import machine
-from vicinal.assembling import Assembled
-from vicinal.data import Examples, eval_batches
+from vicinal.data import Examples, eval_batches, load
 from vicinal.errors import InputError, nearest
 from vicinal.evaluation.measures import MEASURES
 from vicinal.randomness import seed_of
@@ -61,7 +60,7 @@ def measure(run: Run, measures: Mapping[str, Mapping[str, Any]]) -> None:
     missing = {name: settings for name, settings in measures.items() if measured(run, name, settings) is None}
     if not missing:
         return
-    test = Assembled(run.experiment).dataset.test
+    test = load(run.experiment.data).test
     if test is None:
         raise InputError(f"{run.path}: the data have no test part to measure on; leave out 'measure'")
     network = run.network("last").network

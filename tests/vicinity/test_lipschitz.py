@@ -8,51 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from support.lipschitz import BATCH, CLASSES, FEATURES, fails, measured, normal, raw, searching, seeded
 from torch import Tensor, nn
 
 from vicinal.vicinity import kl, lipschitz, unit
-from vicinal.vicinity.lipschitz import LipschitzSettings, Neighbour, Penalty
+from vicinal.vicinity.lipschitz import LipschitzSettings, Penalty
 
 torch.set_num_threads(1)
-BATCH, FEATURES, CLASSES = 6, 8, 4
-_search, _penalty = lipschitz.adversarial_neighbour, lipschitz.lipschitz_penalty
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
-
-
-def measured(f: Callable[[Tensor], Tensor], x: Tensor, *, seed: int = 0, **options: Any) -> tuple[Neighbour, Penalty]:
-    """Search, the two passes of the loss, and the penalty."""
-    settings, clean = LipschitzSettings(**options), f(x)
-    found = lipschitz.adversarial_neighbour(f, x, settings, seeded(seed), clean_logits=clean)
-    return found, lipschitz.lipschitz_penalty(clean, f(x + found.r), found.r, settings)
-
-
-def fails(check: Callable[[], None], **mutations: object) -> None:
-    """The negative control: with these names of the module replaced, the check must fail."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in mutations.items():
-            patch.setattr(lipschitz, name, value)
-        with pytest.raises(AssertionError):
-            check()
-
-
-def searching(**changes: Any) -> Callable[..., Neighbour]:
-    """The search with other settings than it is told."""
-    return lambda f, x, settings, *rest, **kw: _search(f, x, replace(settings, **changes), *rest, **kw)
+_penalty = lipschitz.lipschitz_penalty
 
 
 def penalising(**changes: Any) -> Callable[..., Penalty]:
     return lambda clean, moved, r, settings: _penalty(clean, moved, r, replace(settings, **changes))
-
-
-def raw(x: Tensor, fallback: Tensor | None = None) -> Tensor:
-    return x
 
 
 def perceptron(seed: int = 1) -> nn.Sequential:

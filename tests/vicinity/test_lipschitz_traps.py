@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.lipschitz import BATCH, CLASSES, FEATURES, normal, seeded
 from torch import Tensor, nn
 from torch.distributions import Categorical, kl_divergence
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,16 +19,7 @@ from vicinal.vicinity import lipschitz
 from vicinal.vicinity.lipschitz import LipschitzSettings, adversarial_neighbour, lipschitz_penalty, output_distance
 
 torch.set_num_threads(1)
-BATCH, FEATURES, CLASSES = 6, 8, 4
 OUTPUTS = ("kl", "sqrt_2kl", "l2_logits", "l2_probs")
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
 
 
 def linear(seed: int = 2) -> Callable[[Tensor], Tensor]:
