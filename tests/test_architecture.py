@@ -34,6 +34,7 @@ FLOORS = {
     "evaluation": 8,
     "reporting": 9,
     "experiment": 10,
+    "studies": 10,
     "runs": 11,
     "companions": 12,
     "assembling": 13,
