@@ -43,17 +43,12 @@ def evaluate(run: Run, parts: Assembled | None = None, *, command: str | None = 
     """
     from safetensors.torch import save
 
+    content = trained(run)
     parts = parts or Assembled(run.experiment)
     experiment = parts.experiment
-    content = run.checkpoint("last")
-    if content["global_step"] < experiment.training.steps:
-        raise InputError(
-            f"{run.path}: trained for {content['global_step']} of {experiment.training.steps} steps; "
-            f"go on with: vicinal fit --resume {run.path}"
-        )
     last = run.network("last")
     validation, test = parts.split.validation_examples(parts.dataset), parts.dataset.test
-    measure = functools.partial(_figures, device=_device(experiment.training))
+    measure = functools.partial(_figures, device=device_of(experiment.training))
     values: dict[str, Any] = {"test": None, "validation": None}
     best = None
     if validation is not None:
@@ -83,7 +78,22 @@ def evaluate(run: Run, parts: Assembled | None = None, *, command: str | None = 
     return values
 
 
-def _device(training: Training) -> str:
+def trained(run: Run) -> dict[str, Any]:
+    """The checkpoint at the end of a run's training.
+
+    Raises:
+        InputError: training is not complete, or the checkpoint is damaged.
+    """
+    content, steps = run.checkpoint("last"), run.experiment.training.steps
+    if content["global_step"] < steps:
+        raise InputError(
+            f"{run.path}: trained for {content['global_step']} of {steps} steps; "
+            f"go on with: vicinal fit --resume {run.path}"
+        )
+    return content
+
+
+def device_of(training: Training) -> str:
     """Where to measure: where it was trained, if this machine has the like."""
     return "cuda" if training.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
 
@@ -114,7 +124,7 @@ def _gate(run: Run, parts: Assembled) -> dict[str, Any] | None:
     examples = parts.dataset.test or parts.split.validation_examples(parts.dataset)
     if autoencoder is None or judge is None or examples is None:
         return None
-    device = _device(parts.experiment.training)
+    device = device_of(parts.experiment.training)
     batches = eval_batches(examples, EVALUATION_BATCH, device)
     found = reconstruction(autoencoder.to(device), batches, judge.network("last").network.to(device))
     return {**dataclasses.asdict(found), "passed": found.passed}

@@ -19,17 +19,16 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-from vicinal import machine
 from vicinal.companions import full_key
 from vicinal.errors import InputError, nearest
 from vicinal.experiment import Experiment, merge
 from vicinal.measuring import measure, measured, measures_of
+from vicinal.parallel import run_all
 from vicinal.runs import Run
 from vicinal.settings import Choice, read_yaml
 
@@ -150,40 +149,22 @@ def run_grid(
     Returns:
         What went wrong, by the path of the run; empty if all cells are finished.
     """
-    import joblib
-
     cells = {str(run_path(store, cell.experiment)): cell for cell in grid.cells}
     todo = {path: cell for path, cell in cells.items() if not grid.is_done(Run(path))}
-    jobs = min(jobs or joblib.cpu_count(), max(len(todo), 1))
-    failed: dict[str, str] = {}
-    with _Progress(len(cells), len(cells) - len(todo)) as progress:
-        if not todo:
-            return failed
-        tasks = (
-            joblib.delayed(_run_cell)(cell.experiment.as_dict(), path, str(store), dict(grid.measures), command)
-            for path, cell in todo.items()
-        )
-        runner = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
-        for path, message in runner(tasks):
-            cell = cells[path]
-            progress.advance(f"{cell.row} seed {cell.experiment.seed}" + (" FAILED" if message else ""))
-            if message:
-                failed[path] = message
-    return failed
+    tasks = {
+        path: (cell.experiment.as_dict(), path, str(store), dict(grid.measures), command) for path, cell in todo.items()
+    }
+
+    def label(path: str) -> str:
+        return f"{todo[path].row} seed {todo[path].experiment.seed}"
+
+    return run_all(_run_cell, tasks, noun="runs", label=label, done=len(cells) - len(todo), jobs=jobs)
 
 
-def _run_cell(
-    values: dict[str, Any], path: str, store: str, measures: dict[str, Any], command: str | None
-) -> tuple[str, str | None]:
-    """One cell on one thread, in whatever process joblib chose; returns its path and what went wrong."""
+def _run_cell(values: dict[str, Any], path: str, store: str, measures: dict[str, Any], command: str | None) -> None:
     from vicinal.fitting import finish
 
-    try:
-        with machine.threads(1):
-            measure(finish(Experiment.of(values), path, store=store, command=command), measures)
-    except Exception as error:
-        return path, str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-    return path, None
+    measure(finish(Experiment.of(values), path, store=store, command=command), measures)
 
 
 def _row(item: Any) -> tuple[str, dict[str, Any]]:
@@ -206,55 +187,3 @@ def _list(key: str, value: Any) -> list[Any]:
     if isinstance(value, list) and value:
         return value
     raise InputError(f"{key}: expected a list with at least one entry, got {value!r}")
-
-
-class _Progress:
-    """Runs done of all, elapsed and time left, on standard error; plain lines where there is no terminal."""
-
-    def __init__(self, total: int, done: int) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._console = Console(stderr=True)
-        self._plain = not self._console.is_terminal
-        columns = (
-            TextColumn("runs"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-        )
-        self._bar = Progress(*columns, console=self._console, disable=self._plain)
-        self._total, self._done, self._first = total, done, done
-        self._started = time.perf_counter()
-        self._task = self._bar.add_task("", total=total, completed=done)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        if self._done:
-            self._print(f"{self._done} of {self._total} runs are finished already")
-        return self
-
-    def advance(self, text: str) -> None:
-        """Count one run more."""
-        self._done += 1
-        self._bar.update(self._task, completed=self._done, description=text)
-        if self._plain:
-            elapsed = time.perf_counter() - self._started
-            left = elapsed / (self._done - self._first) * (self._total - self._done)
-            self._print(f"{self._done} of {self._total} runs: {text}, {elapsed:.0f} s, {left:.0f} s left")
-
-    def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()

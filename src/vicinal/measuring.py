@@ -47,8 +47,8 @@ def measures_of(where: str, given: Mapping[str, Any]) -> dict[str, dict[str, Any
 
 def measured(run: Run, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """What was measured of a run with these settings, or None."""
-    path = _path(run, name, settings)
-    return json.loads(path.read_text(encoding="utf-8"))["figures"] if path.is_file() else None
+    found = stored(run, name, settings)
+    return None if found is None else found["figures"]
 
 
 def measure(run: Run, measures: Mapping[str, Mapping[str, Any]]) -> None:
@@ -73,11 +73,32 @@ def measure(run: Run, measures: Mapping[str, Mapping[str, Any]]) -> None:
             network, eval_batches(Examples(x, test.y[:count]), BATCH), seed_of(0, "measuring")
         )
         values = {"settings": settings, "figures": dataclasses.asdict(found), "commit": machine.commit()}
-        path = _path(run, name, settings)
-        path.parent.mkdir(exist_ok=True)
-        write_atomic(path, json.dumps(values, indent=1) + "\n")
+        store(run, name, settings, values)
 
 
-def _path(run: Run, name: str, settings: Mapping[str, Any]) -> Path:
-    text = json.dumps(settings, sort_keys=True, default=str)
+def stored(run: Run, name: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `store` kept under a name and key, or None; what is damaged is measured anew."""
+    try:
+        values: dict[str, Any] = json.loads(_path(run, name, key).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return values if isinstance(values, dict) and "figures" in values else None
+
+
+def store(run: Run, name: str, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Keep what was measured of a run in its directory.
+
+    Args:
+        run: the run.
+        name: of the measurement.
+        key: plain values that it depends on, beside the run.
+        values: plain values; the figures stand under ``"figures"``.
+    """
+    path = _path(run, name, key)
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, json.dumps(values, indent=1) + "\n")
+
+
+def _path(run: Run, name: str, key: Mapping[str, Any]) -> Path:
+    text = json.dumps(key, sort_keys=True, default=str)
     return run.path / "measures" / f"{name}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}.json"

@@ -5,9 +5,10 @@ Each test skips where its library is not importable.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -23,8 +24,11 @@ from vicinal.evaluation.attacks import (
     FGM,
     FGSM,
     PGD,
+    AutoAttack,
+    CountName,
     GradientAttack,
     MomentumPGD,
+    PeerAttack,
     cross_entropy_against,
     peer_perturb,
     peer_robustness,
@@ -47,6 +51,15 @@ FIXED: dict[str, GradientAttack] = {
     "pgd-l2": PGD(**ball("l2"), random_start=False, steps=10),
 }
 MOMENTUM = MomentumPGD(**ball("linf"), steps=10)
+AUTO = AutoAttack(**ball("linf"), steps=5, queries=50)
+EVERY: dict[str, GradientAttack] = {
+    **FIXED,
+    **{
+        f"{name}-{norm}": kind(**ball(norm), steps=4, restarts=2, random_start=True)
+        for norm in ("linf", "l2")
+        for name, kind in (("pgd", PGD), ("momentum", MomentumPGD), ("apgd", APGD))
+    },
+}
 
 
 @pytest.fixture(scope="module", params=["foolbox", "torchattacks"])
@@ -133,22 +146,71 @@ def test_a_radius_of_zero_returns_the_input(peer: Any, trained: Any, digits: Any
     assert torch.equal(peer_perturb(peer, trained, x, y, FGM(epsilon=0), seed=0).x, x)
 
 
+@contextlib.contextmanager
+def marked(network: nn.Module) -> Iterator[None]:
+    """One parameter is frozen, one has no gradient; and so it must be afterwards."""
+    frozen, empty, *_ = network.parameters()
+    gradient, empty.grad = empty.grad, None
+    frozen.requires_grad_(False)
+    try:
+        yield
+        assert empty.grad is None
+        assert [p.requires_grad for p in network.parameters()] == [p is not frozen for p in network.parameters()]
+    finally:
+        frozen.requires_grad_(True)
+        empty.grad = gradient
+
+
 @pytest.mark.parametrize("attack", [FGM(epsilon=0.5), PGD(norm="linf", epsilon=0.05, steps=3)], ids=["fgm", "pgd"])
 def test_nothing_is_left_behind(
     attack: GradientAttack, peer: Any, trained: Any, digits: Any, untouched: Untouched
 ) -> None:
     x, y = digits[0]
-    frozen = next(trained.parameters())
-    frozen.requires_grad_(False)
-    try:
-        with untouched(trained):
-            first = peer_perturb(peer, trained, x, y, attack, seed=0)
-        assert [p.requires_grad for p in trained.parameters()] == [p is not frozen for p in trained.parameters()]
-    finally:
-        frozen.requires_grad_(True)
+    with marked(trained), untouched(trained):
+        first = peer_perturb(peer, trained, x, y, attack, seed=0)
     assert torch.equal(first.x, peer_perturb(peer, trained, x, y, attack, seed=0).x)
     second = peer_perturb(peer, trained, x, y, attack, seed=1)
     assert torch.equal(first.x, second.x) is not attack.random_start
+
+
+@pytest.mark.parametrize("count", ["visited", "last"])
+@pytest.mark.parametrize("name", EVERY)
+def test_nothing_is_left_behind_by_ours(
+    name: str, count: CountName, trained: Any, digits: Any, untouched: Untouched
+) -> None:
+    """Beside what the tests of tables look at: which parameters learn, and which have no gradient."""
+    x, y = digits[0]
+    with marked(trained), untouched(trained):
+        moved = perturb(trained, x, y, EVERY[name], seed=0, count=count).x
+    assert not torch.equal(moved, x)
+    with marked(trained), untouched(trained):
+        assert torch.equal(perturb(trained, x, y, replace(EVERY[name], epsilon=0), seed=0, count=count).x, x)
+
+
+def test_a_gradient_left_behind_would_be_seen(trained: Any, digits: Any) -> None:
+    x, y = digits[0]
+    network = copy.deepcopy(trained)
+    with pytest.raises(AssertionError), marked(network):
+        nn.functional.cross_entropy(network(x), y).backward()
+    with pytest.raises(AssertionError), marked(network):
+        network.requires_grad_(True)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_auto_attack_keeps_to_the_ball_and_leaves_nothing_behind(
+    norm: NormName, trained: Any, digits: Any, untouched: Untouched
+) -> None:
+    pytest.importorskip("torchattacks")
+    x, y = (part[:40] for part in digits[0])
+    attack = replace(AUTO, **ball(norm))
+    with marked(trained), untouched(trained):
+        found = peer_perturb("torchattacks", trained, x, y, attack, seed=0)
+    lengths = (found.x - x).flatten(1).norm(dim=1, p=float("inf") if norm == "linf" else 2)
+    assert 0.5 * attack.epsilon < float(lengths.max()) <= attack.epsilon + 1e-6
+    assert 0 <= float(found.x.min()) <= float(found.x.max()) <= 1
+    assert torch.equal(found.x, peer_perturb("torchattacks", trained, x, y, attack, seed=0).x)
+    assert torch.equal(peer_perturb("torchattacks", trained, x, y, replace(attack, epsilon=0), seed=0).x, x)
+    assert len(peer_perturb("torchattacks", trained, x[:1], y[:1], attack, seed=0).x) == 1
 
 
 def test_foolbox_alone_would_leave_gradients(trained: Any, digits: Any) -> None:
@@ -175,6 +237,7 @@ def test_data_without_bounds(digits: Any) -> None:
     [
         ("foolbox", MOMENTUM, "foolbox has no MomentumPGD"),
         ("foolbox", APGD(**ball("l2")), "foolbox has no APGD"),
+        ("foolbox", AUTO, "foolbox has no AutoAttack"),
         ("foolbox", PGD(**ball("l2"), restarts=2), "restarts: foolbox gives one point"),
         ("torchattacks", FGM(epsilon=1, bounds=None), r"images (B, C, H, W) in [0, 1] alone"),
         ("torchattacks", MomentumPGD(**ball("l2")), "torchattacks has no MomentumPGD with these settings"),
@@ -182,7 +245,7 @@ def test_data_without_bounds(digits: Any) -> None:
     ],
 )
 def test_what_a_peer_cannot_do_is_one_clear_line(
-    name: Any, attack: GradientAttack, message: str, trained: Any, digits: Any
+    name: Any, attack: PeerAttack, message: str, trained: Any, digits: Any
 ) -> None:
     if name != "fool_box":
         pytest.importorskip(name)

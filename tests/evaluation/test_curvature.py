@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from vicinal.errors import InputError
-from vicinal.evaluation import curvature
+from vicinal.evaluation import curvature, jacobian_norm, lipschitz_bound
 from vicinal.evaluation.curvature import LowerEstimate, gradient_quotients, hessian_norm, mixup_gap, pair_quotients
 
 Batches = list[tuple[Tensor, Tensor]]
+# PyTorch scripts some decompositions when forward-mode differentiation is first used, which it deprecates itself.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
 Measure = Callable[[nn.Module, Batches, int], LowerEstimate]
 Untouched = Callable[[nn.Module], AbstractContextManager[None]]
 
@@ -124,6 +127,69 @@ def test_scaled_networks_scale_what_is_measured(name: str, factor: float) -> Non
     assert scaled.largest == pytest.approx(factor * plain.largest, rel=1e-6)
     assert scaled.mean == pytest.approx(factor * plain.mean, rel=1e-6)
     assert (scaled.n, scaled.kind) == (plain.n, plain.kind)
+
+
+def smooth_networks() -> list[tuple[nn.Module, tuple[int, ...]]]:
+    """With convolutions, pooling, batch norm away from its start, and a shortcut; float64, random, in eval mode."""
+    made: list[tuple[nn.Module, tuple[int, ...]]] = []
+    with torch.random.fork_rng(devices=[]):
+        for seed, activation in enumerate([nn.Softplus(), nn.Tanh(), nn.GELU(), nn.SiLU(), nn.Sigmoid(), nn.ELU()]):
+            torch.default_generator.manual_seed(seed)
+            layers = [nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), activation, nn.AvgPool2d(2), Shortcut(4)]
+            network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(36, 3))
+            for p in network.parameters():
+                p.data *= 2
+            network(torch.rand(32, 2, 6, 6))
+            made.append((network.double().eval(), (2, 6, 6)))
+    return made
+
+
+class Shortcut(nn.Module):
+    """x -> x + a branch of it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.Softplus())
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = x + self.branch(x)
+        return found
+
+
+def test_no_lower_estimate_is_above_its_bound_on_convolutional_networks() -> None:
+    """The control leaves out what comes before the first activation, and is no bound."""
+    broken = {"slopes": 0, "bends": 0}
+    for network, shape in smooth_networks():
+        x = torch.rand(16, *shape, generator=seeded(), dtype=torch.float64)
+        batch = [(x, torch.arange(16) % 3)]
+        bound, rest = lipschitz_bound(network, shape), lipschitz_bound(network[2:], (4, 6, 6))
+        slopes = [jacobian_norm(network, batch, seed=0).largest, MEASURES["pairs"](network, batch, 0).largest]
+        bends = [measure(network, batch, 0).largest for measure in BENDS.values()]
+        assert 0 < min(slopes) <= max(slopes) <= bound.lipschitz < math.inf
+        assert 0 < min(bends) <= max(bends) <= bound.gradient < math.inf
+        broken["slopes"] += max(slopes) > rest.lipschitz
+        broken["bends"] += max(bends) > rest.gradient
+    assert min(broken.values()) > 0
+
+
+@pytest.mark.parametrize("factor", [0.01, 5.0])
+def test_scaled_inputs_scale_slopes_once_and_bends_twice(factor: float) -> None:
+    """x -> f(c x) at points / c, chords and radii / c: the same values, in another unit."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        network = nn.Sequential(nn.Linear(5, 7), nn.Softplus(), nn.Linear(7, 2)).double()
+    unit = nn.Linear(5, 5, bias=False).double()
+    unit.weight.data = factor * torch.eye(5, dtype=torch.float64)
+    scaled, near = nn.Sequential(unit, *network), [(x / factor, y) for x, y in points()]
+    for name in MEASURES:
+        plain, found = MEASURES[name](network, points(), 0), MEASURES[name](scaled, near, 0)
+        if name == "near":
+            found = gradient_quotients(scaled, near, radius=0.1 / factor, neighbours=3, seed=0)
+        times = factor if name == "pairs" else factor**2
+        assert found.largest == pytest.approx(times * plain.largest, rel=1e-6)
+    plain_bound, bound = lipschitz_bound(network, (5,)), lipschitz_bound(scaled, (5,))
+    assert bound.lipschitz == pytest.approx(factor * plain_bound.lipschitz, rel=1e-6)
+    assert bound.gradient == pytest.approx(factor**2 * plain_bound.gradient, rel=1e-6)
 
 
 def test_a_bump_off_the_chords_is_not_seen_from_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -119,3 +120,12 @@ def test_large_maps_are_bounded_within_the_tolerance(tolerance: float, monkeypat
     assert operator_norm._steps(768, tolerance) < operator_norm._steps(768, tolerance / 2)
     monkeypatch.setattr(operator_norm, "_steps", lambda *_: 2)
     assert lipschitz_bound(layer, (3, 16, 16), tolerance=tolerance).lipschitz < exact
+
+
+@pytest.mark.parametrize("row", [0, 299])
+def test_a_column_that_is_no_number_has_no_bound(row: int) -> None:
+    """In whichever block of columns it is."""
+    matrix, zeros = torch.eye(300, dtype=torch.float64), torch.zeros(1, 300, dtype=torch.float64)
+    assert operator_norm.longest_column(lambda x: x @ matrix, zeros) == pytest.approx(1)
+    matrix[row] = math.nan
+    assert operator_norm.longest_column(lambda x: x @ matrix, zeros) == math.inf

@@ -150,6 +150,16 @@ def test_affine_networks_have_the_norm_of_their_matrix() -> None:
     assert jacobian_norm(network, points(), iterations=1, starts=1, seed=0).mean < 0.99 * sigma
 
 
+@pytest.mark.parametrize("layer", [nn.SiLU(), nn.GELU(), nn.Tanh(), nn.Softplus(), nn.ELU(), nn.LeakyReLU(0.1)])
+def test_jacobian_norms_exist_for_every_activation(layer: nn.Module) -> None:
+    """SiLU has a forward mode, but its backward pass has none."""
+    network = nn.Sequential(affine(6), layer, affine())
+    x, y = points()[0]
+    rows = [torch.autograd.functional.jacobian(network, row[None]).reshape(4, 6) for row in x]
+    exact = float(torch.linalg.matrix_norm(torch.stack(rows), 2).mean())
+    assert jacobian_norm(network, [(x, y)], iterations=60, seed=0).mean == pytest.approx(exact, rel=1e-3)
+
+
 @pytest.mark.parametrize("factor", [1e-12, 3.0, 1e6])
 def test_scaled_networks_scale_what_is_measured(factor: float, trained: nn.Module, digits: Any) -> None:
     """f -> c f. KL is not on this list: it is no distance of the logits."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vicinal.errors import InputError
-from vicinal.evaluation import figures
-from vicinal.evaluation.calibration import calibration_figures
+from vicinal.evaluation import figures, temperature
+from vicinal.evaluation.calibration import CalibrationStudy, calibration_figures
 from vicinal.evaluation.temperature import BOUNDS, Temperature, Tempered, fit_temperature, temperature_scaling
 
 
@@ -70,6 +72,85 @@ def test_it_never_raises_the_nll_nor_changes_a_prediction(size: float) -> None:
         assert BOUNDS[0] <= found.value <= BOUNDS[1]
         scaled = Tempered(nn.Identity(), found.value)(logits)
         assert torch.equal(scaled.argmax(dim=1), logits.argmax(dim=1))
+
+
+def any_case(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits and classes to choose a temperature on, and others to measure; every kind of network that there may be.
+
+    Of sizes from 1e-3 to 1e3, in float32 or float64, with few or many classes, few or many examples, right always,
+    never, or mostly; two logits of each of the others are neighbours in float32.
+    """
+    draws = seeded(1000 + seed)
+    n, classes = (int(torch.randint(low, high, (), generator=draws)) for low, high in ((1, 60), (2, 12)))
+    size = 10 ** (6 * float(torch.rand((), generator=draws)) - 3)
+    logits = (size * torch.randn(n, classes, generator=draws)).to((torch.float32, torch.float64)[seed % 2])
+    right = torch.rand(n, generator=draws) < (0.0, 0.3, 0.6, 0.9, 1.0)[seed % 5]
+    y = torch.where(right, logits.argmax(dim=1), torch.randint(classes, (n,), generator=draws))
+    others = (size * torch.randn(40, classes, generator=draws)).float()
+    others[:, 1] = torch.nextafter(others[:, 0], torch.tensor(math.inf))
+    return logits, y, others, torch.randint(2, (40,), generator=draws)
+
+
+def check_what_it_never_does(seed: int) -> None:
+    logits, y, others, y_others = any_case(seed)
+    found = temperature_scaling(nn.Identity(), [(logits, y)], [(others, y_others)])
+    chosen = found.temperature
+
+    def reference(temperature: float) -> float:
+        scaled = logits.double().numpy() / temperature
+        largest = scaled.max(axis=1)
+        log_sum = largest + np.log(np.exp(scaled - largest[:, None]).sum(axis=1))
+        return float((log_sum - scaled[np.arange(len(y)), y.numpy()]).mean())
+
+    assert chosen.nll_after <= chosen.nll_before
+    assert reference(chosen.value) <= reference(1.0) + 1e-12 * max(1.0, reference(1.0))
+    assert (chosen.nll_before, chosen.nll_after) == pytest.approx((reference(1.0), reference(chosen.value)), rel=1e-9)
+    assert found.before.error == found.after.error == float((others.argmax(dim=1) != y_others).double().mean())
+    on_itself = temperature_scaling(nn.Identity(), [(logits, y)], [(logits, y)])
+    assert on_itself.before.error == on_itself.after.error
+    assert on_itself.after.nll <= on_itself.before.nll
+    scaled = Tempered(nn.Identity(), chosen.value)(others)
+    assert torch.equal(scaled.argmax(dim=1), others.argmax(dim=1))
+
+
+@pytest.mark.parametrize("seeds", [range(first, first + 50) for first in range(0, 300, 50)], ids=str)
+def test_on_no_case_it_raises_the_nll_or_changes_the_error(seeds: range) -> None:
+    for seed in seeds:
+        check_what_it_never_does(seed)
+
+
+def quotients_in_float32(patch: pytest.MonkeyPatch) -> None:
+    update = CalibrationStudy.update
+    patch.setattr(CalibrationStudy, "update", lambda self, logits, y: update(self, logits.float(), y))
+
+
+def wrong_way(patch: pytest.MonkeyPatch) -> None:
+    fit = temperature.fit_temperature
+
+    def other(logits: Tensor, y: Tensor, **settings: Any) -> Temperature:
+        found = fit(logits, y, **settings)
+        value = 1 / found.value
+        return Temperature(value, found.n, found.nll_before, nll(logits, y, value))
+
+    patch.setattr(temperature, "fit_temperature", other)
+
+
+def whatever_it_did(patch: pytest.MonkeyPatch) -> None:
+    """As if the search were right wherever it ends."""
+    patch.setattr(temperature, "_search", lambda logits, y: 0.5)
+    patch.setattr(temperature, "_nll", lambda logits, y, t, made=temperature._nll: made(logits, y, t) * (1 - (t != 1)))
+
+
+@pytest.mark.parametrize("mutate", [quotients_in_float32, wrong_way, whatever_it_did])
+def test_what_does_is_told_apart(mutate: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    mutate(monkeypatch)
+
+    def any_seed() -> None:
+        for seed in range(50):
+            check_what_it_never_does(seed)
+
+    with pytest.raises(AssertionError):
+        any_seed()
 
 
 def test_in_float32_a_prediction_could_change() -> None:

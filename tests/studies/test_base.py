@@ -24,10 +24,27 @@ def test_only_as_many_as_there_are(images: Subject) -> None:
     assert sum(len(y) for _, y in images.batches(10**6)) == images.count() == images.count(10**6)
 
 
+def test_fewer_examples_are_spread_evenly(images: Subject) -> None:
+    """The first rows of a folder would be of one class."""
+    y = torch.arange(60) // 20
+    dataset = dataclasses.replace(images.dataset, test=Examples(images.dataset.test.x, y))  # type: ignore[union-attr]
+    sorted_by_class = dataclasses.replace(images, dataset=dataset)
+    (_, found), *more = sorted_by_class.batches(6)
+    assert not more
+    assert found.bincount().tolist() == [2, 2, 2]
+    assert sum(len(y) for _, y in sorted_by_class.stream(None, size=7)) == len(y)
+
+
+def test_the_fast_network_is_the_network(images: Subject) -> None:
+    x, _ = images.batches()[0]
+    torch.testing.assert_close(images.fast(x), images.network(x))
+    assert images.fast is images.fast is not images.network
+
+
 def test_without_a_test_part_validation_is_measured(images: Subject) -> None:
     without = dataclasses.replace(images, dataset=dataclasses.replace(images.dataset, test=None))
     assert without.part == "validation"
-    torch.testing.assert_close(without.batches(5)[0][0], images.dataset.validation.x[:5])  # type: ignore[union-attr]
+    torch.testing.assert_close(without.batches(5)[0][0], images.dataset.validation.x[::12])  # type: ignore[union-attr]
 
 
 def test_without_either_it_is_refused(images: Subject) -> None:

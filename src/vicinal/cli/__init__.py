@@ -14,11 +14,12 @@ from vicinal.errors import InputError, MissingExtraError, nearest
 _ABOUT = "Robust, calibrated classifiers from few labels, by vicinal risk minimisation."
 _COMMANDS = {
     "fit": "train and evaluate one experiment into a run directory",
-    "evaluate": "measure finished runs again, and print their figures side by side",
+    "evaluate": "measure trained runs, and write a report that compares them",
     "predict": "label new examples with a trained run",
     "benchmark": "run a grid of experiments: data x labels x methods x seeds",
     "table": "print a grid's table: mean ± std over seeds",
     "methods": "list the methods, or explain one with its settings",
+    "studies": "list the studies of an evaluation, or explain one",
     "recipes": "list the recipes, show one, or copy one to a file",
     "show-config": "print the complete experiment that a command line means",
 }
@@ -76,7 +77,7 @@ def _dispatch(words: list[str]) -> int:
         raise InputError(f"unknown command {name!r}; {nearest(name, _COMMANDS)}")
     from vicinal.cli import commands, looking
 
-    room = looking if name in ("methods", "recipes", "show-config") else commands
+    room = looking if name in ("methods", "studies", "recipes", "show-config") else commands
     command: Callable[[list[str]], int] = getattr(room, name.replace("-", "_"))
     return command(rest)
 

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from vicinal.cli.parsing import ExperimentParser, Parser, one_of, whole
+from vicinal.cli.parsing import ExperimentParser, Parser, StudiesParser, one_of, whole
 from vicinal.errors import InputError
 
 _USAGE = "COMMAND DATA --method NAME [flags] --output DIR\n       COMMAND --config FILE [flags] --output DIR\n"
@@ -64,26 +64,52 @@ def fit(words: list[str]) -> int:
 
 def evaluate(words: list[str]) -> int:
     """``vicinal evaluate``."""
-    parser = Parser(
+    parser = StudiesParser(
         "evaluate",
-        "Measure trained runs again and print their figures side by side.",
-        "vicinal evaluate runs/a runs/b",
+        "Measure trained runs: errors, calibration, attacks, corruptions, smoothness; and\n"
+        "write one report that shows them side by side. What is measured once is kept.",
+        "vicinal evaluate runs/a runs/b --output report --robustness.steps 50",
+        notes="Settings of studies are flags, --STUDY.SETTING VALUE; see: vicinal studies",
     )
     parser.add("run", metavar="RUN", nargs="+", help="a run directory")
+    parser.add(
+        "-o", "--output", metavar="DIR", help="where report.html and tables go (default: the run; of several, report)"
+    )
+    parser.add("--studies", metavar="NAMES", help="only these, such as robustness,calibration; or none (default: all)")
+    parser.add("--config", metavar="FILE", help="settings of studies (YAML); flags win over it")
+    parser.add("--baseline", metavar="RUN", help="the run to compare with (default: the supervised ones)")
+    parser.add("--source", metavar="RUN", help="leads black-box attacks (default: a supervised run of another seed)")
+    parser.add("--jobs", type=whole(1), metavar="N", help="measurements at a time (default: one per core)")
     given = parser.parse(words)
     if given is None:
         return 0
+    from vicinal.assessing import assess, find_sources
     from vicinal.cli.output import figures_table, show
-    from vicinal.evaluating import evaluate as measure
+    from vicinal.cli.studying import read_studies, report_folder, write_report
     from vicinal.runs import Run
 
-    runs = [Run.open(path) for path in given["run"]]
-    found = {}
-    for run in runs:
-        with run.locked():
-            found[str(run.path)] = measure(run, command=_command("evaluate", words))
-    show(figures_table(found))
-    return 0
+    command = _command("evaluate", words)
+    runs = list({Path(path).resolve(): Run.open(path) for path in given["run"]}.values())
+    others = {name: Run.open(given[name]) for name in ("source", "baseline") if name in given}
+    baseline = next(
+        (str(run.path) for run in runs if "baseline" in others and run.path.samefile(others["baseline"].path)), None
+    )
+    if "baseline" in others and baseline is None:
+        raise InputError(f"--baseline: {given['baseline']} is not among the runs; name it there too")
+    studies = read_studies(given)
+    folder = report_folder(given.get("output"), runs) if studies else None
+    sources = find_sources(runs, others.get("source"))
+    try:
+        failed = assess(runs, studies, sources=sources, jobs=given.get("jobs"), command=command)
+    except KeyboardInterrupt:
+        print("\nstopped; what is measured is kept, and the same command goes on", file=sys.stderr)
+        return 130
+    for name, message in failed.items():
+        print(f"vicinal: failed: {name}: {' '.join(message.split())}", file=sys.stderr)
+    show(figures_table({str(run.path): run.evaluation() for run in runs}))
+    if folder is not None:
+        write_report(folder, runs, studies, sources, baseline=baseline, command=command)
+    return 1 if failed else 0
 
 
 def predict(words: list[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -13,6 +13,7 @@ from vicinal import recipes
 from vicinal.experiment import CHOICES, GROUPS, Experiment, settings_target
 from vicinal.methods import METHODS, Method
 from vicinal.settings import documented, settings_of
+from vicinal.studies import STUDIES, Study
 
 _WIDTH = 80
 _PASSES = """\
@@ -72,11 +73,25 @@ def recipe_list() -> str:
 
 def method_page(name: str, method: type[Method]) -> str:
     """One method: its docstring up to the settings, then the settings with defaults and meaning."""
-    text = inspect.getdoc(method) or ""
+    return _page(name, "method", method, {key: _ORIGINS[origin] for key, origin in method.origins.items()})
+
+
+def study_list() -> str:
+    """All studies: name and what it measures."""
+    return _entries((name, [_idea(study)]) for name, study in STUDIES.items())
+
+
+def study_page(name: str, study: type[Study]) -> str:
+    """One study: its docstring up to the settings, then the settings with defaults and meaning."""
+    return _page(name, name, study, {})
+
+
+def _page(name: str, group: str, target: type[Any], origins: Mapping[str, str]) -> str:
+    text = inspect.getdoc(target) or ""
     lines = [f"{name}: {text.split('Args:')[0].rstrip()}", "", "settings:"]
-    for setting in settings_of(method):
-        origin = _ORIGINS.get(method.origins.get(setting.name, ""), "")
-        lines.append(f"  --method.{setting.name} (default: {_plain(setting.default)}{origin and f', {origin}'})")
+    for setting in settings_of(target):
+        origin = origins.get(setting.name, "")
+        lines.append(f"  --{group}.{setting.name} (default: {_plain(setting.default)}{origin and f', {origin}'})")
         lines += ["      " + line for line in textwrap.wrap(setting.help.replace("``", ""), _WIDTH - 6)]
     return "\n".join(lines if len(lines) > 3 else [*lines, "  none"])
 
@@ -119,8 +134,8 @@ def _yaml(name: str, value: Any) -> list[str]:
     return text.rstrip("\n").split("\n")
 
 
-def _idea(method: type[Method]) -> str:
-    return (inspect.getdoc(method) or "").splitlines()[0].rstrip(".")
+def _idea(target: type[Any]) -> str:
+    return (inspect.getdoc(target) or "").splitlines()[0].rstrip(".")
 
 
 def _plain(value: Any) -> str:

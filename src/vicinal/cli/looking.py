@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vicinal.cli.parsing import ExperimentParser, Parser, one_of
-from vicinal.errors import InputError
+from vicinal.errors import InputError, nearest
 
 
 def methods(words: list[str]) -> int:
@@ -23,6 +23,29 @@ def methods(words: list[str]) -> int:
     from vicinal.experiment import method_class
 
     print(method_page(given["method"], method_class(given["method"])) if "method" in given else method_list())
+    return 0
+
+
+def studies(words: list[str]) -> int:
+    """``vicinal studies``."""
+    parser = Parser(
+        "studies",
+        "List the studies that vicinal evaluate makes, or explain one with its settings.",
+        "vicinal studies robustness",
+    )
+    parser.add("study", metavar="STUDY", nargs="?", help="the study to explain")
+    given = parser.parse(words)
+    if given is None:
+        return 0
+    from vicinal.cli.explain import study_list, study_page
+    from vicinal.studies import STUDIES
+
+    if (name := given.get("study")) is None:
+        print(study_list())
+        return 0
+    if name not in STUDIES:
+        raise InputError(f"unknown study {name!r}; {nearest(name, STUDIES)}")
+    print(study_page(name, STUDIES[name]))
     return 0
 
 

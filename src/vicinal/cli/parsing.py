@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from vicinal.errors import InputError, nearest
@@ -77,8 +78,28 @@ class Parser:
         return [name for name in self._parser.flags if name.startswith("--")]
 
 
-class ExperimentParser(Parser):
-    """The flags of a command that takes a whole experiment: ``settings`` of the result are texts, group by group.
+class SettingsParser(Parser, ABC):
+    """A parser of flags ``--GROUP.SETTING VALUE`` too: ``settings`` of its result are texts, group by group."""
+
+    @abstractmethod
+    def settings(self) -> Mapping[str, Iterable[str]]:
+        """Names of the settings by group, for complaints about unknown ones."""
+
+    def parse(self, words: Sequence[str]) -> dict[str, Any] | None:
+        settings, rest = ({}, list(words)) if _asks_for_help(words) else _take_settings(words)
+        given = super().parse(rest)
+        return given if given is None or not settings else {**given, "settings": settings}
+
+    def _unknown(self, flag: str) -> str:
+        tails = [name for name in self._flags() if name.partition(".")[2] == flag.removeprefix("--")]
+        return f"unknown flag {flag}; did you mean {' or '.join(tails)}?" if tails else super()._unknown(flag)
+
+    def _flags(self) -> list[str]:
+        return [*super()._flags(), *(f"--{group}.{name}" for group, names in self.settings().items() for name in names)]
+
+
+class ExperimentParser(SettingsParser):
+    """The flags of a command that takes a whole experiment.
 
     Args:
         command: its name.
@@ -104,21 +125,25 @@ class ExperimentParser(Parser):
         self.add("--recipe", metavar="NAME", help="start from it; 'none': from bare defaults (default: DATA/METHOD)")
         self.add("--config", metavar="FILE", help="start from this experiment file; flags win over it")
 
-    def parse(self, words: Sequence[str]) -> dict[str, Any] | None:
-        settings, rest = ({}, list(words)) if _asks_for_help(words) else _take_settings(words)
-        given = super().parse(rest)
-        return given if given is None or not settings else {**given, "settings": settings}
+    def settings(self) -> Mapping[str, Iterable[str]]:
+        from vicinal.experiment import all_settings
+
+        return all_settings()
 
     def _unknown(self, flag: str) -> str:
         if flag == "--data":
             return f"unknown flag --data; the data set goes without a flag: vicinal {self._command} digits"
-        tails = [name for name in self._flags() if name.partition(".")[2] == flag.removeprefix("--")]
-        return f"unknown flag {flag}; did you mean {' or '.join(tails)}?" if tails else super()._unknown(flag)
+        return super()._unknown(flag)
 
-    def _flags(self) -> list[str]:
-        from vicinal.experiment import all_settings
 
-        return [*super()._flags(), *(f"--{group}.{name}" for group, names in all_settings().items() for name in names)]
+class StudiesParser(SettingsParser):
+    """The flags of a command that takes the settings of studies."""
+
+    def settings(self) -> Mapping[str, Iterable[str]]:
+        from vicinal.settings import settings_of
+        from vicinal.studies import STUDIES
+
+        return {name: [setting.name for setting in settings_of(study)] for name, study in STUDIES.items()}
 
 
 def whole(low: int) -> Callable[[str], int]:

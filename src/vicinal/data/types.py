@@ -34,6 +34,19 @@ class Examples:
     def __len__(self) -> int:
         return len(self.y)
 
+    def spread(self, n: int | None) -> Examples:
+        """At most ``n`` of the examples, evenly spread over all of them (None: all).
+
+        Folders and many tables hold one class after the other, where the first rows would be of one class alone.
+
+        >>> Examples(torch.arange(10.0).view(10, 1), torch.arange(10)).spread(4).y
+        tensor([0, 2, 5, 7])
+        """
+        if n is None or n >= len(self):
+            return self
+        rows = torch.arange(n) * len(self) // n
+        return Examples(self.x[rows], self.y[rows])
+
 
 @dataclass(frozen=True)
 class Dataset:

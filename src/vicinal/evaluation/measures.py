@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
 from vicinal.errors import InputError, nearest
 from vicinal.evaluation.attacks import PGD
-from vicinal.evaluation.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
-from vicinal.evaluation.figures import figures
+from vicinal.evaluation.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt
 from vicinal.evaluation.smoothness import LocalLinearity, Steepness, lipschitz_quotients, local_linearity
+from vicinal.networks import EVAL, applied
 from vicinal.settings import check
 from vicinal.vicinity.lipschitz import OutputMetric
 from vicinal.vicinity.projected import NormName
@@ -83,11 +84,19 @@ class CorruptionFigures:
         n: number of examples, each corrupted in every way.
         error: mean over kinds and severities of the share of wrong predictions, in [0,1].
         by_kind: the same for each kind of corruption.
+        errors: for each kind, the share of wrong predictions at each of its severities, in their order.
     """
 
     n: int
     error: float
     by_kind: dict[str, float]
+    errors: dict[str, tuple[float, ...]]
+
+    @classmethod
+    def of(cls, n: int, errors: Mapping[str, Sequence[float]]) -> Self:
+        """The means that belong to ``errors``: every kind counts alike, and so does every severity of a kind."""
+        by_kind = {kind: sum(each) / len(each) for kind, each in errors.items()}
+        return cls(n, sum(by_kind.values()) / len(by_kind), by_kind, {kind: tuple(e) for kind, e in errors.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +109,12 @@ class Corruptions:
     """
 
     kinds: Sequence[str] = tuple(CORRUPTIONS)
-    severities: Sequence[int] = (1, 2, 3, 4, 5)
+    severities: Sequence[int] = SEVERITIES
 
     def __post_init__(self) -> None:
+        for name, given in (("kinds", self.kinds), ("severities", self.severities)):
+            if not given:
+                raise InputError(f"{name}: there are none; give at least one")
         known = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
         for kind in self.kinds:
             if kind not in known:
@@ -111,22 +123,27 @@ class Corruptions:
             check("severities", severity, low=1, high=5)
 
     def __call__(self, network: nn.Module, batches: Batches, seed: int) -> CorruptionFigures:
-        """Errors on a set, the same corrupted images for every network with this seed."""
-        batches = list(batches)
-        by_kind = {}
-        for kind in self.kinds:
-            errors = [
-                figures(network, self._corrupted(batches, kind, severity, seed)).error for severity in self.severities
-            ]
-            by_kind[kind] = sum(errors) / len(errors)
-        n = sum(len(y) for _, y in batches)
-        return CorruptionFigures(n, sum(by_kind.values()) / len(by_kind), by_kind)
+        """Errors on a set, the same corrupted images for every network with this seed.
 
-    def _corrupted(self, batches: Batches, kind: str, severity: int, seed: int) -> Batches:
-        first = 0
-        for x, y in batches:
-            yield corrupt(x, kind, severity, seed=seed, first=first).to(x.device), y
-            first += len(y)
+        Eval mode; flags and buffers are left as they were. Each batch is corrupted in every way and then forgotten, so
+        that what is held does not grow with the number of examples.
+
+        Raises:
+            InputError: there are no examples, or they are no images that `corrupt` takes.
+            MissingExtraError: a kind needs a package that is not installed.
+        """
+        wrong = {kind: [0] * len(self.severities) for kind in self.kinds}
+        n = 0
+        with torch.no_grad(), applied(network, EVAL):
+            for x, y in batches:
+                for kind, counts in wrong.items():
+                    for place, severity in enumerate(self.severities):
+                        corrupted = corrupt(x, kind, severity, seed=seed, first=n).to(x.device)
+                        counts[place] += int((network(corrupted).argmax(dim=1) != y).sum())
+                n += len(y)
+        if not n:
+            raise InputError("corruptions: there are no examples to measure; give at least one batch")
+        return CorruptionFigures.of(n, {kind: [count / n for count in counts] for kind, counts in wrong.items()})
 
 
 class Measure(NamedTuple):

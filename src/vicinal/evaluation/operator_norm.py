@@ -58,7 +58,7 @@ def operator_norm(
 
 
 def longest_column(affine: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    """max_k ||A e_k||_2 of x -> A x + b, or infinity where there are too many columns to look at.
+    """max_k ||A e_k||_2 of x -> A x + b; infinity where there are too many columns, or a length is no number.
 
     Args:
         affine: the map, from (B, ...) to (B, ...), rows independent of each other.
@@ -66,13 +66,14 @@ def longest_column(affine: Callable[[Tensor], Tensor], x: Tensor) -> float:
     """
     if x.numel() > _MOST_COLUMNS:
         return math.inf
-    longest = 0.0
+    lengths = []
     with torch.no_grad():
         offset = affine(x)
         for rows in torch.eye(x.numel(), dtype=x.dtype, device=x.device).split(256):
             images = affine(rows.view(-1, *x.shape[1:])) - offset
-            longest = max(longest, float(images.flatten(1).norm(dim=1).max()))
-    return longest * (1 + _ROUNDING)
+            lengths.append(images.flatten(1).norm(dim=1).max())
+    longest = float(torch.stack(lengths).max())
+    return math.inf if math.isnan(longest) else longest * (1 + _ROUNDING)
 
 
 def _steps(size: int, tolerance: float) -> int:

@@ -238,8 +238,10 @@ def _spectral_norm(network: nn.Module, x: Tensor, iterations: int, d: Tensor) ->
         base = x.clone().requires_grad_()
         with torch.enable_grad(), forward_ad.dual_level():
             logits, moved = forward_ad.unpack_dual(network(forward_ad.make_dual(base, d)))
-            # The unit vector along J d, so that the length of J^T of it is the estimate, without squares.
-            (gradient,) = torch.autograd.grad(logits, base, unit(moved.detach()))
+        # Behind the level, where tangents are gone: inside, the backward pass would carry them too, which costs time
+        # and which some layers (SiLU) do not know. The unit vector along J d, so that the length of J^T of it is the
+        # estimate, without squares.
+        (gradient,) = torch.autograd.grad(logits, base, unit(moved.detach()))
         estimate = gradient.double().flatten(1).norm(dim=1)
         d = unit(gradient, fallback=d)
     return estimate

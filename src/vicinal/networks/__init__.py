@@ -6,6 +6,7 @@ from vicinal.networks.classifier import Classifier, Parts
 from vicinal.networks.cnn13 import cnn13
 from vicinal.networks.factory import NETWORKS, Network, build_network, network_settings
 from vicinal.networks.fitting import ZCAVariant, fit_normalise, fit_preprocess, fit_zca
+from vicinal.networks.folding import FoldedNorm, folded
 from vicinal.networks.initialise import initialise_from_data
 from vicinal.networks.layers import GaussianNoise, MeanOnlyBatchNorm
 from vicinal.networks.mlp import mlp
@@ -26,6 +27,7 @@ __all__ = [
     "ZCA",
     "Autoencoder",
     "Classifier",
+    "FoldedNorm",
     "GaussianNoise",
     "Identity",
     "MeanOnlyBatchNorm",
@@ -46,6 +48,7 @@ __all__ = [
     "fit_pca",
     "fit_preprocess",
     "fit_zca",
+    "folded",
     "initialise_from_data",
     "mlp",
     "mmd_vae",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from vicinal.data import Dataset, Examples, SplitIndices, eval_batches
 from vicinal.errors import InputError
+from vicinal.networks import folded
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -54,7 +57,7 @@ class Subject:
         """The examples that figures are of."""
         return cast(Examples, self.validation if self.dataset.test is None else self.dataset.test)
 
-    @property
+    @functools.cached_property
     def validation(self) -> Examples | None:
         """What was kept of the training part, or published, for choosing settings."""
         return self.split.validation_examples(self.dataset)
@@ -70,15 +73,25 @@ class Subject:
         return (0.0, 1.0) if self.images else None
 
     def count(self, n: int | None = None) -> int:
-        """How many examples a study of the first ``n`` runs over; None for all."""
+        """How many examples a study of at most ``n`` runs over; None for all."""
         return len(self.examples) if n is None else min(n, len(self.examples))
 
+    def stream(self, n: int | None = None, size: int = 200) -> Iterator[tuple[Tensor, Tensor]]:
+        """At most ``n`` of the `examples`, evenly spread (None: all), made when they are asked for.
+
+        Yields:
+            Inputs, float32, and classes, int64, on the device.
+        """
+        yield from eval_batches(self.examples.spread(n), size, self.device)
+
     def batches(self, n: int | None = None, size: int = 200) -> Batches:
-        """The first ``n`` of the `examples` (None: all) as inputs, float32, and classes, int64, on the device."""
-        if n is None:
-            return list(eval_batches(self.examples, size, self.device))
-        rows = torch.arange(self.count(n))
-        return list(eval_batches(Examples(self.examples.x[rows], self.examples.y[rows]), size, self.device))
+        """What `stream` yields, all at once."""
+        return list(self.stream(n, size))
+
+    @functools.cached_property
+    def fast(self) -> nn.Module:
+        """The network for many passes: equal up to rounding, with normalisation folded into its layers."""
+        return folded(self.network)
 
     @property
     def scale(self) -> float:

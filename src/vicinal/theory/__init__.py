@@ -11,7 +11,9 @@ from vicinal.theory.adversarial import (
     mixup_radius,
     pgd_loss,
 )
+from vicinal.theory.attacked import Attack, adversarial_curve
 from vicinal.theory.bounds import ExactBound, SurrogateBound, exact_logistic_bound, surrogate_bound
+from vicinal.theory.checks import ASSUMPTIONS, Check, check_assumptions
 from vicinal.theory.complexity import (
     Ellipsoid,
     Estimate,
@@ -40,6 +42,8 @@ from vicinal.theory.expansion import (
     mixup_terms,
     shrunk_terms,
 )
+from vicinal.theory.formulas import FORMULAS, Formula
+from vicinal.theory.generalising import generalisation_bound, softmax_regulariser
 from vicinal.theory.moments import Folded, Moments, Rule, beta_rule, d_tilde_rule, folded_moments, mixup_moments
 from vicinal.theory.regulariser import (
     Kappa,
@@ -50,12 +54,21 @@ from vicinal.theory.regulariser import (
     rescaled_mixup_loss,
     retention,
 )
+from vicinal.theory.sampled import expansion_figures, mixup_loss_figures, mixup_loss_sampled
+from vicinal.theory.statements import MEASURED, NEEDS, statements
+from vicinal.theory.trained import SpaceName, Trained
 
 __all__ = [
+    "ASSUMPTIONS",
     "EXACT",
+    "FORMULAS",
     "GAUSSIAN",
     "LOGISTIC",
+    "MEASURED",
+    "NEEDS",
     "Assumptions",
+    "Attack",
+    "Check",
     "Ellipsoid",
     "Estimate",
     "ExactBound",
@@ -63,6 +76,7 @@ __all__ = [
     "Family",
     "FeatureLaw",
     "Folded",
+    "Formula",
     "Kappa",
     "MixupTerms",
     "Moments",
@@ -70,17 +84,23 @@ __all__ = [
     "Rule",
     "ScalingName",
     "ShrunkTerms",
+    "SpaceName",
     "SurrogateBound",
     "Trace",
     "TraceName",
+    "Trained",
     "adv_surrogate",
+    "adversarial_curve",
     "beta_rule",
+    "check_assumptions",
     "class_size",
     "d_tilde_rule",
     "exact_logistic_bound",
+    "expansion_figures",
     "expansion_report",
     "feature_law",
     "folded_moments",
+    "generalisation_bound",
     "glm_rademacher_bound",
     "glm_regulariser",
     "glm_shrunk_terms",
@@ -89,7 +109,9 @@ __all__ = [
     "logistic_adversarial_loss",
     "mixup_least_squares",
     "mixup_loss_exact",
+    "mixup_loss_figures",
     "mixup_loss_rewritten",
+    "mixup_loss_sampled",
     "mixup_moments",
     "mixup_radius",
     "mixup_terms",
@@ -98,6 +120,8 @@ __all__ = [
     "rescaled_mixup_loss",
     "retention",
     "shrunk_terms",
+    "softmax_regulariser",
     "squared_mixup_loss",
+    "statements",
     "surrogate_bound",
 ]

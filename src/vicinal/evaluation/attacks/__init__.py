@@ -6,7 +6,7 @@ little: a network can hide from single steps. Read it beside one after many step
 
 from vicinal.evaluation.attacks.algorithms import APGD, FGM, FGSM, PGD, GradientAttack, MomentumPGD
 from vicinal.evaluation.attacks.losses import Loss, cross_entropy_against, log_odds_against
-from vicinal.evaluation.attacks.peers import PeerName, peer_perturb, peer_robustness
+from vicinal.evaluation.attacks.peers import AutoAttack, PeerAttack, PeerName, peer_perturb, peer_robustness
 from vicinal.evaluation.attacks.sanity import Flag, Sanity, sanity
 from vicinal.evaluation.attacks.search import CountName, Perturbed, SpaceName
 from vicinal.evaluation.attacks.tables import AttackFigures, RobustnessTable, perturb, robustness
@@ -17,11 +17,13 @@ __all__ = [
     "FGSM",
     "PGD",
     "AttackFigures",
+    "AutoAttack",
     "CountName",
     "Flag",
     "GradientAttack",
     "Loss",
     "MomentumPGD",
+    "PeerAttack",
     "PeerName",
     "Perturbed",
     "RobustnessTable",

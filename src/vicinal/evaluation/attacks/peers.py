@@ -1,4 +1,4 @@
-"""The same attacks by other libraries, on the same network and data: foolbox, torchattacks.
+"""The same attacks by other libraries, on the same network and data: foolbox, torchattacks. And AutoAttack.
 
 What they attack is the network in eval mode in data space, and their only result is one point per example, so what
 counts is always that point (``count="last"``). Where an algorithm is deterministic, that point is ours.
@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,21 +21,63 @@ from torch import Tensor, nn
 from vicinal.errors import InputError, MissingExtraError, nearest, require
 from vicinal.evaluation.attacks.algorithms import APGD, FGM, FGSM, PGD, GradientAttack, MomentumPGD
 from vicinal.evaluation.attacks.losses import log_odds_against
-from vicinal.evaluation.attacks.search import Perturbed, Scene
+from vicinal.evaluation.attacks.search import Bounds, Perturbed, Scene
 from vicinal.evaluation.attacks.tables import RobustnessTable
 from vicinal.randomness import seed_global, seed_of
+from vicinal.settings import check
+from vicinal.vicinity.projected import NormName, check_norm
 
 PeerName = Literal["foolbox", "torchattacks"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack:
+    """The standard version of AutoAttack, which only ``"torchattacks"`` has: four attacks, each on those still right.
+
+    They are Auto-PGD on the cross-entropy, Auto-PGD towards each of the nine most likely wrong classes, the boundary
+    attack FAB towards the same, and Square, a search that uses no gradients. It takes thousands of passes.
+
+    Args:
+        norm: of the ball: ``"linf"``, or ``"l2"`` over all entries of an input.
+        epsilon: radius, >= 0, in units of pixels in [0,1]. With 0 nothing is attacked.
+        steps: of Auto-PGD towards each class, and of FAB, >= 1. The published standard is 100;
+            ``torchattacks.AutoAttack`` (3.5.1) leaves them at its own default of 10 and takes no other number.
+        queries: points that Square looks at, >= 1. The published standard is 5000.
+
+    Raises:
+        InputError: a setting is out of range.
+
+    Source: Croce and Hein 2020.
+    """
+
+    norm: NormName
+    epsilon: float
+    steps: int = 100
+    queries: int = 5000
+
+    bounds: ClassVar[Bounds] = (0.0, 1.0)
+    restarts: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_norm(self.norm)
+        check("epsilon", self.epsilon, low=0)
+        check("steps", self.steps, low=1)
+        check("queries", self.queries, low=1)
+
+
+PeerAttack: TypeAlias = GradientAttack | AutoAttack
+"""What another library can be asked for."""
+
+
 def peer_perturb(
-    peer: PeerName, network: nn.Module, x: Tensor, y: Tensor, attack: GradientAttack, *, seed: int, batch: int = 0
+    peer: PeerName, network: nn.Module, x: Tensor, y: Tensor, attack: PeerAttack, *, seed: int, batch: int = 0
 ) -> Perturbed:
     """One batch, attacked by another library with the settings of ours.
 
     foolbox has `FGM`, `FGSM` and `PGD` for any bounds. (It has a momentum method, but that accumulates signs or
     directions and not gradients: another algorithm.) torchattacks has these, `MomentumPGD` in Linf and `APGD`, for
-    images (B, C, H, W) in [0,1] alone; its Auto-PGD starts on the surface of the ball and differs in details.
+    images (B, C, H, W) in [0,1] alone; its Auto-PGD starts on the surface of the ball and differs in details. It also
+    has `AutoAttack`, for 4 classes and more.
 
     Args:
         peer: which library.
@@ -66,7 +108,7 @@ def peer_robustness(
     peer: PeerName,
     network: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
-    attack: GradientAttack,
+    attack: PeerAttack,
     *,
     epsilons: Sequence[float],
     seed: int,
@@ -108,7 +150,7 @@ def peer_robustness(
     )
 
 
-def _foolbox(network: nn.Module, x: Tensor, y: Tensor, attack: GradientAttack) -> Tensor:
+def _foolbox(network: nn.Module, x: Tensor, y: Tensor, attack: PeerAttack) -> Tensor:
     foolbox: Any = require("foolbox", "peers", "an attack by foolbox")
     attacks, prefix = foolbox.attacks, "Linf" if attack.norm == "linf" else "L2"
     if isinstance(attack, FGM):
@@ -124,7 +166,7 @@ def _foolbox(network: nn.Module, x: Tensor, y: Tensor, attack: GradientAttack) -
     return moved  # type: ignore[no-any-return]
 
 
-def _torchattacks(network: nn.Module, x: Tensor, y: Tensor, attack: GradientAttack) -> Tensor:
+def _torchattacks(network: nn.Module, x: Tensor, y: Tensor, attack: PeerAttack) -> Tensor:
     try:
         library: Any = require("torchattacks", "peers", "an attack by torchattacks")
     except MissingExtraError as error:
@@ -146,11 +188,35 @@ def _torchattacks(network: nn.Module, x: Tensor, y: Tensor, attack: GradientAtta
             made = library.PGD if linf else library.PGDL2
             found = made(network, eps=eps, alpha=attack.length, steps=attack.steps, random_start=attack.random_start)
         case APGD(random_start=True, momentum=0.75):
-            norm, seed = "Linf" if linf else "L2", torch.initial_seed() % 2**31  # it seeds the generators itself
-            found = library.APGD(network, norm=norm, eps=eps, steps=attack.steps, seed=seed, rho=attack.rho)
+            found = library.APGD(network, **_ball(attack), steps=attack.steps, rho=attack.rho)
+        case AutoAttack():
+            found = _auto_attack(library, network, x, attack)
         case _:
             raise InputError(f"peer: torchattacks has no {type(attack).__name__} with these settings; use PGD")
     return found(x, y)  # type: ignore[no-any-return]
+
+
+def _auto_attack(library: Any, network: nn.Module, x: Tensor, attack: AutoAttack) -> Any:
+    """Put together from its parts, as the library's own takes no number of steps."""
+    with torch.no_grad():
+        classes = network(x[:1]).shape[1]
+    if classes < 4:
+        raise InputError(f"peer: AutoAttack compares the 4 largest logits, and there are {classes}; use APGD")
+    few: Any = {"steps": attack.steps, **_ball(attack)}
+    towards: Any = {**few, "n_classes": min(classes, 10)}  # the true class and the nine most likely wrong ones
+    parts = [
+        library.APGD(network, **few),
+        library.APGDT(network, **towards),
+        library.FAB(network, **towards, multi_targeted=True),
+        library.Square(network, **_ball(attack), n_queries=attack.queries),
+    ]
+    return library.MultiAttack(parts)
+
+
+def _ball(attack: PeerAttack) -> dict[str, Any]:
+    """For those that seed the generators themselves."""
+    norm = "Linf" if attack.norm == "linf" else "L2"
+    return {"norm": norm, "eps": attack.epsilon, "seed": torch.initial_seed() % 2**31}
 
 
 @contextmanager

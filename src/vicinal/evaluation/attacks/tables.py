@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import Tensor, nn
 
 from vicinal.errors import InputError
@@ -97,16 +98,19 @@ def perturb(
     Perturbed(x=tensor([[0.2000, 0.1000]]), wrong=tensor([False]))
     """
     scene = Scene(network, network if source is None else source, space, loss)
+    rule = count or attack.count
     with scene.opened():
         start = scene.start(x, attack.bounds)
-        wrong = scene.wrong(start, y)
+        # Where the last point alone counts, nobody asks how the inputs fare as they are.
+        unasked = rule == "last" and attack.epsilon > 0
+        wrong = torch.zeros_like(y, dtype=torch.bool) if unasked else scene.wrong(start, y)
         return attacked(
             scene,
             attack,
             start,
             y,
             wrong,
-            count=count or attack.count,
+            count=rule,
             bounds=attack.bounds,
             seed=seed,
             batch=batch,

@@ -1,0 +1,79 @@
+"""Studies on the command line: which ones with which settings, and the report's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vicinal.assessing import entry, made, studies_of
+from vicinal.cli.output import show, write
+from vicinal.errors import InputError, require
+from vicinal.experiment import merge
+from vicinal.reporting.report import render, tables
+from vicinal.runs import Run
+from vicinal.settings import read_yaml
+from vicinal.studies import Study
+
+
+def read_studies(given: Mapping[str, Any]) -> dict[str, Study]:
+    """The studies that parsed words mean: defaults, then the file, then the flags.
+
+    Args:
+        given: what `vicinal.cli.parsing.StudiesParser` found.
+
+    Raises:
+        InputError: an unknown study or setting, or a bad value; if the file is to blame, the message names it.
+    """
+    only = (
+        None if "studies" not in given else [name for name in given["studies"].split(",") if name not in ("", "none")]
+    )
+    settings = dict(given.get("settings", {}))
+    if (path := given.get("config")) is not None:
+        file = read_yaml(path)
+        try:
+            if wrong := [name for name, values in file.items() if not isinstance(values, Mapping)]:
+                raise InputError(f"{wrong[0]}: expected settings, such as {{n: 100}}")
+            studies_of(file)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        settings = merge({name: values for name, values in file.items() if only is None or name in only}, settings)
+    return studies_of(settings, only)
+
+
+def report_folder(output: str | None, runs: Sequence[Run]) -> Path:
+    """Where the report goes, found out before work is spent on it.
+
+    Raises:
+        InputError: it is a file, or cannot be made.
+        MissingExtraError: what draws the report is not installed.
+    """
+    for module in ("jinja2", "matplotlib"):
+        require(module, "figures", "the report (leave it out with --studies none)")
+    folder = Path(output) if output is not None else runs[0].path if len(runs) == 1 else Path("report")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output: {folder} is not a folder; name one, existing or new")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output: {folder}: cannot be made: {error.strerror}") from error
+    return folder
+
+
+def write_report(
+    folder: Path,
+    runs: Sequence[Run],
+    studies: Mapping[str, Study],
+    sources: Mapping[str, Run],
+    *,
+    baseline: str | None,
+    command: str,
+) -> None:
+    """Write ``report.html``, ``tables.md`` and a CSV file for each table, and say where."""
+    entries = [entry(run, studies, sources.get(str(run.path))) for run in runs]
+    found = tables(entries, baseline=baseline)
+    write(folder / "report.html", render(entries, command=command, baseline=baseline, made=made()))
+    write(folder / "tables.md", "\n".join(table.markdown() for table in found))
+    for table in found[:1]:
+        show(table)
+    print(f"report: {folder / 'report.html'}")

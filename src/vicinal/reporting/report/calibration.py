@@ -1,0 +1,128 @@
+"""Calibration: reliability diagrams before and after temperature scaling, and every figure."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vicinal.reporting.charts import ReliabilityPanel, reliability_chart
+from vicinal.reporting.report.blocks import Block, Chart, Charts, Paragraph, Section, TableBlock
+from vicinal.reporting.report.grouping import Chapter, Row
+from vicinal.reporting.report.measures import examples, uneven, whose
+from vicinal.reporting.report.numbers import cell
+from vicinal.reporting.tables import Table, mean_and_std
+
+_FIGURES = (
+    ("error %", "error", True),
+    ("NLL", "nll", False),
+    ("ECE %", "ece", True),
+    ("adaptive ECE %", "adaptive_ece", True),
+    ("class-wise ECE %", "classwise_ece", True),
+    ("over-confidence %", "overconfidence", True),
+    ("Brier", "brier", False),
+    ("confidence gap", "confidence_gap", True),
+)
+
+
+def calibration(chapter: Chapter) -> Section | None:
+    """Diagrams and table; None if calibration was not measured."""
+    rows = chapter.having("calibration")
+    if not rows:
+        return None
+    figures = [found for row in rows for found in row.figures("calibration")]
+    blocks: list[Block] = [
+        Paragraph(
+            f"How well confidences tell how often a prediction is right, {examples(figures, chapter)}. A "
+            "calibrated classifier's bars end on the diagonal; below it, it is over-confident. The temperature "
+            "is fitted on the validation part and changes no prediction."
+        ),
+        Charts((_diagrams(rows),)),
+        _table(chapter, rows),
+    ]
+    if (warning := uneven(chapter, "calibration")) is not None:
+        blocks.append(Paragraph(warning, "warning"))
+    return Section("calibration", "Calibration", tuple(blocks))
+
+
+def pooled(bins: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Reliability bins of several runs as those of one: counts add up, means are weighted with them.
+
+    Args:
+        bins: of each run, with the same edges.
+
+    >>> first = {"low": 0.0, "high": 1.0, "count": 1, "confidence": 0.5, "accuracy": 1.0}
+    >>> pooled([[first], [{**first, "count": 3, "accuracy": 0.0}]])
+    [{'low': 0.0, 'high': 1.0, 'count': 4, 'confidence': 0.5, 'accuracy': 0.25}]
+    """
+    made = []
+    for same in zip(*bins, strict=True):
+        count = sum(each["count"] for each in same)
+
+        def mean(name: str, same: Sequence[Mapping[str, Any]] = same, count: int = count) -> float | None:
+            if not count:
+                return None
+            return math.fsum(each["count"] * each[name] for each in same if each["count"]) / count
+
+        edges = {"low": same[0]["low"], "high": same[0]["high"]}
+        made.append({**edges, "count": count, "confidence": mean("confidence"), "accuracy": mean("accuracy")})
+    return made
+
+
+def _diagrams(rows: Sequence[Row]) -> Chart:
+    """All in one picture, so that they have one size; three beside each other can be read on a telephone."""
+    panels = [_panel(row) for row in rows]
+    told = "; ".join(text for _, text in panels)
+    alt = f"Reliability diagrams, accuracy by confidence. {told}. The table says more in numbers."
+    return Chart(functools.partial(reliability_chart, [panel for panel, _ in panels]), alt, told)
+
+
+def _panel(row: Row) -> tuple[ReliabilityPanel, str]:
+    """The diagram of a row, its runs pooled, and its calibration error in words."""
+    found = row.figures("calibration")
+    alike = [each for each in found if each["bins"] == found[0]["bins"]]
+    # After is shown beside before for the same runs: some may have no validation part to choose a temperature on.
+    whens = ["before", "after"] if all(each["after"] for each in alike) else ["before"]
+    bins = [pooled([each[when]["reliability"] for each in alike]) for when in whens]
+    eces = [f"{100 * mean_and_std([each[when]['ece'] for each in alike])[0]:.1f} %" for when in whens]
+    seeds = f" (mean of {len(alike)} runs, bins pooled)" if len(alike) > 1 else ""
+    told = f"{row.label}: ECE {' before, '.join(eces)}{' after' if len(eces) > 1 else ''}{seeds}"
+    return ReliabilityPanel(row.label, bins[0], bins[1] if len(bins) > 1 else None), told
+
+
+def _table(chapter: Chapter, rows: Sequence[Row]) -> TableBlock:
+    lines: list[tuple[str, ...]] = []
+    marked = set()
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        found = row.figures("calibration")
+        for why in dict.fromkeys(each["why_not"] for each in found if each["why_not"]):
+            reasons.setdefault(f"no temperature: {why}", []).append(row.label)
+        for when in ("before", "after"):
+            here = [each[when] for each in found if each[when]]
+            if not here:
+                continue
+            if row is chapter.baseline:
+                marked.add(len(lines))
+            temperatures = [each["temperature"]["value"] for each in found if each["temperature"]]
+            scaling = "none" if when == "before" else cell(temperatures, len(row.entries), fraction=False)
+            cells = (
+                cell([each[key] for each in here], len(row.entries), fraction=fraction) for _, key, fraction in _FIGURES
+            )
+            lines.append((row.label, scaling, *cells))
+    sizes = sorted(
+        {found["validation_n"] for row in rows for found in row.figures("calibration") if found["validation_n"]}
+    )
+    bins = sorted({found["bins"] for row in rows for found in row.figures("calibration")})
+    notes = [
+        f"{' or '.join(map(str, bins))} bins; ECE: equal width; adaptive: equal mass; class-wise: mean over classes; "
+        "confidence gap: mean confidence minus accuracy, in points; Brier: in [0,2]",
+        *([f"temperature: fitted on {' or '.join(map(str, sizes))} validation examples"] if sizes else []),
+        *whose(reasons, len(rows)),
+    ]
+    columns = ("run", "temperature", *(name for name, _, _ in _FIGURES))
+    return TableBlock(
+        Table("Calibration before and after temperature scaling", columns, tuple(lines), tuple(notes)),
+        marked=frozenset(marked),
+    )

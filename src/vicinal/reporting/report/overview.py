@@ -1,0 +1,175 @@
+"""The main table of a chapter, and what is said of autoencoders and of what they rebuild."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from vicinal.reporting.report.blocks import Block, Section, TableBlock
+from vicinal.reporting.report.entries import Entry
+from vicinal.reporting.report.grouping import Chapter, Row
+from vicinal.reporting.report.measures import (
+    GAMMA,
+    NORMS,
+    corrupted,
+    examples,
+    gamma,
+    headline,
+    radius_text,
+    under_attack,
+    wrong_predictions,
+)
+from vicinal.reporting.report.numbers import NOTHING, binomial, cell, difference, signed
+from vicinal.reporting.tables import Table, mean_and_std
+
+Column = tuple[str, Callable[[Row], str]]
+
+
+def overview(chapter: Chapter) -> Section | None:
+    """The main figures of all rows, or None if nothing was measured."""
+    blocks: list[Block] = [
+        TableBlock(
+            table,
+            marked=frozenset(i for i, row in enumerate(rows) if row is chapter.baseline and len(rows) > 1),
+            colours={i: row.number for i, row in enumerate(rows)},
+        )
+        for table, rows in _tables(chapter)
+    ]
+    return Section("results", "Results", tuple(blocks)) if blocks else None
+
+
+def _tables(chapter: Chapter) -> list[tuple[Table, list[Row]]]:
+    classifiers = [row for row in chapter.rows if row.values(wrong_predictions(chapter).get)]
+    rebuilding = [row for row in chapter.rows if row.values(lambda entry: entry.figure("squared_error"))]
+    made = []
+    if classifiers:
+        table = _table(f"Main figures, {chapter.part} part", classifiers, _columns(chapter))
+        made.append((replace(table, notes=_notes(chapter, table.columns)), classifiers))
+    if rebuilding:
+        columns: list[Column] = [
+            ("squared error", lambda row: _plain(row, "squared_error")),
+            ("PSNR, dB", lambda row: _plain(row, "psnr")),
+            ("seeds", _seeds),
+        ]
+        notes = ("mean squared error of reconstructions and their peak signal-to-noise ratio, at the end of training",)
+        table = _table(f"Autoencoders, {chapter.part} part", rebuilding, columns)
+        made.append((replace(table, notes=notes), rebuilding))
+    return made
+
+
+def _table(title: str, rows: list[Row], columns: list[Column]) -> Table:
+    """A table without the columns that say nothing of any row."""
+    cells = {name: [get(row) for row in rows] for name, get in columns}
+    kept = {name: texts for name, texts in cells.items() if any(text != NOTHING for text in texts)}
+    lines = tuple((row.label, *(texts[i] for texts in kept.values())) for i, row in enumerate(rows))
+    return Table(title, ("run", *kept), lines)
+
+
+def _columns(chapter: Chapter) -> list[Column]:
+    error, base, chosen = wrong_predictions(chapter), chapter.baseline, headline(chapter)
+
+    def shares(get: Callable[[Entry], float | None]) -> Callable[[Row], str]:
+        return lambda row: cell(row.values(get), len(row.entries))
+
+    def to_baseline(row: Row) -> str:
+        if base is None or row is base:
+            return NOTHING
+        return signed(difference(row, base, error))
+
+    columns: list[Column] = [
+        (f"{error.name}, last %", lambda row: _with_error(row, chapter)),
+        ("difference", to_baseline),
+        ("selected %", shares(wrong_predictions(chapter, "best_validation").get)),
+        ("NLL", lambda row: _plain(row, "nll")),
+        ("ECE %", shares(lambda entry: entry.figure("ece"))),
+        ("Brier", lambda row: _plain(row, "brier")),
+        ("confidence gap", shares(lambda entry: entry.figure("confidence_gap"))),
+    ]
+    if chosen is not None:
+        attack, epsilon = chosen
+        name = f"{attack.name} {NORMS.get(attack.norm, attack.norm)} {radius_text(epsilon)} %"
+        columns += [
+            (name, shares(under_attack(attack, epsilon, "white").get)),
+            ("the same, black box %", shares(under_attack(attack, epsilon, "black").get)),
+        ]
+    linearity = gamma()
+    columns += [
+        ("corrupted %", shares(corrupted().get)),
+        (GAMMA, lambda row: cell(row.values(linearity.get), len(row.entries), fraction=False)),
+        ("seeds", _seeds),
+    ]
+    return columns
+
+
+def _with_error(row: Row, chapter: Chapter) -> str:
+    """The error; of a single run with its binomial standard error."""
+    values = row.values(wrong_predictions(chapter).get)
+    text = cell(values, len(row.entries))
+    n = row.entries[0].n
+    return f"{text} (se {100 * binomial(values[0], n):.2f})" if len(row.entries) == 1 and values and n else text
+
+
+def _plain(row: Row, name: str) -> str:
+    return cell(row.values(lambda entry: entry.figure(name)), len(row.entries), fraction=False)
+
+
+def _seeds(row: Row) -> str:
+    return str(len(row.entries))
+
+
+_MEANING = {
+    "NLL": "NLL: negative log-likelihood, nats",
+    "ECE %": "ECE: expected calibration error, 15 equal bins",
+    "Brier": "Brier: in [0,2]",
+    "confidence gap": "confidence gap: mean confidence minus accuracy, in points, above 0 is over-confident",
+    "corrupted %": "corrupted: mean over kinds and severities of corruption",
+    GAMMA: f"{GAMMA}: local linearity error of the loss, smaller is smoother",
+}
+
+
+def _notes(chapter: Chapter, columns: Sequence[str]) -> tuple[str, ...]:
+    counts = sorted({entry.n for entry in chapter.entries if entry.n is not None})
+    many = any(len(row.entries) > 1 for row in chapter.rows)
+    single = any(len(row.entries) == 1 for row in chapter.rows)
+    notes = [
+        f"{chapter.part} part: {' or '.join(map(str, counts))} examples; "
+        + ("mean ± sample standard deviation over seeds; " if many else "")
+        + ("se: binomial standard error of a single run, in points; " if single else "")
+        + "last: at the end of training; selected: at the lowest validation error"
+    ]
+    if chapter.part == "validation":
+        notes.append("there is no test part: these are figures of the validation part, on which 'selected' was chosen")
+    if chapter.baseline is not None and len(chapter.rows) > 1:
+        notes.append(
+            f"difference: error minus that of the baseline, {chapter.baseline.label}, in points, over pairs of runs "
+            "with the same seed and the same split; - where there is no such pair"
+        )
+    if meanings := [text for column, text in _MEANING.items() if column in columns]:
+        notes.append("; ".join(meanings))
+    if (chosen := headline(chapter)) is not None:
+        figures = [found for row in chapter.rows for found in row.figures("robustness")]
+        notes.append(f"{chosen[0].name}: {examples(figures, chapter)}; see Robustness for what it tells")
+    weights = sorted({str(entry.evaluation["weights"]) for entry in chapter.entries if entry.evaluation.get("weights")})
+    if weights:
+        notes.append(f"weights that are measured: {', '.join(weights)}")
+    notes += [text for text, _ in gates(chapter)]
+    return tuple(notes)
+
+
+def gates(chapter: Chapter) -> list[tuple[str, bool]]:
+    """For each row that mixes codes of an autoencoder: how good its reconstructions were, and whether good enough."""
+    found = []
+    for row in chapter.rows:
+        made = [entry.evaluation["gate"] for entry in row.entries if entry.evaluation.get("gate")]
+        if not made:
+            continue
+        kept, clean = (mean_and_std([gate[key] for gate in made])[0] for key in ("accuracy_rebuilt", "accuracy"))
+        failed = sum(not gate["passed"] for gate in made)
+        quality = (
+            f"{row.label}: a plain classifier has accuracy {kept:.1%} on reconstructions, {clean:.1%} on the images"
+        )
+        verdict = (
+            f"gate failed ({failed} of {len(made)}), so the row says nothing of the method" if failed else "gate passed"
+        )
+        found.append((f"{quality}: {verdict}", not failed))
+    return found
