@@ -5,7 +5,7 @@
 
 All attack the same images with the same network, radius, steps and step length, from the images themselves, so that all
 come to the same points. Timed is what it takes to know which images are fooled: torchattacks gives points, and one pass
-is added to judge them; foolbox and ours judge their own. Ours passes the unperturbed images through, too. The network
+is added to judge them; foolbox and ours judge their own. Where the fooled leave, ours passes the unperturbed images through, too. The network
 has no gradients for its weights, or foolbox would compute them in each step.
 
 One process, one thread, the C allocator tuned for all; all run in turn within each round, in an order that moves on
@@ -229,8 +229,8 @@ def table(rows: list[dict[str, Any]], described: dict[str, Any]) -> Table:
         f"small_cnn (batch norm, leaky ReLU, max pooling) on {task['data']}, {task['training_steps']} steps, test "
         f"error {100 * task['test_error']:.1f} %; {task['images']} images 3x32x32 that it gets right; Linf radius "
         f"{255 * task['epsilon']:g}/255, steps of 2.5 radius / steps, no random start.",
-        "torchattacks: with one pass more, to judge its points. ours: with a pass of the unperturbed images. "
-        "Weights need no gradients, or foolbox would compute them.",
+        "torchattacks: with one pass more, to judge its points. ours: with one of the unperturbed images where the "
+        "fooled leave, and there alone. Weights need no gradients, or foolbox would compute them.",
         "folded, channels last: `vicinal.networks.folded`, which any library may attack: the row of torchattacks on it "
         "tells what is due to the network's form alone.",
         "fooled leave: an image leaves the batch at the first point where it is fooled, and then counts whatever comes "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vicinal.data import Examples
 from vicinal.errors import InputError
 from vicinal.evaluation import figures
 from vicinal.evaluation.attacks import FGM, robustness

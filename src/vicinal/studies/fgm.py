@@ -134,9 +134,9 @@ class SingleStep(Study):
 
         Returns:
             ``n``; ``space``, ``"input"`` or ``"pixels"``; ``preprocess``, the name of the network's preprocessing, or
-            None in pixels; ``epsilons``; ``published``, see `radii`; ``published_table``, the numbers
-            of the paper if they are for these data, shares in [0,1], or None; ``white``, an error for each radius; ``black``,
-            the same or None; ``source``, the name of the black box's network or None; ``why_not``, why there is no
+            None in pixels; ``epsilons``; ``published``, see `radii`; ``published_table``, the paper's numbers
+            if they are for these data, shares in [0,1], or None; ``white``, an error for each radius; ``black``, the
+            same or None; ``source``, the name of the black box's network or None; ``why_not``, why there is no
             black box, or None; and ``clean_error``. Where the source preprocesses in another way than the target, a
             black box of radius 0 is not the clean error.
         """
