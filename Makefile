@@ -50,6 +50,9 @@ $(BIN)/python:
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@# Other libraries' attacks, to hold ours against. Their metadata would replace torch, so they come without what they
+	@# say they need; tests skip those that are missing.
+	@$(PIP) install --no-deps torchattacks==3.5.1 adversarial-robustness-toolbox==1.20.1 six 2>/dev/null || true
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed-dev

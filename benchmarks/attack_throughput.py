@@ -5,8 +5,8 @@
 
 All attack the same images with the same network, radius, steps and step length, from the images themselves, so that all
 come to the same points. Timed is what it takes to know which images are fooled: torchattacks gives points, and one pass
-is added to judge them; foolbox and ours judge their own. Where the fooled leave, ours passes the unperturbed images through, too. The network
-has no gradients for its weights, or foolbox would compute them in each step.
+is added to judge them; foolbox and ours judge their own. Where the fooled leave, ours passes the unperturbed images
+through, too. The network has no gradients for its weights, or foolbox would compute them in each step.
 
 One process, one thread, the C allocator tuned for all; all run in turn within each round, in an order that moves on
 from round to round; a round of warm-up is thrown away; figures are medians over the rounds, ratios the medians of the

@@ -46,6 +46,8 @@ def main() -> int:
     picture = OUTPUT / "two-circles.png"
     draw(grids[1], picture)
     console.print(f"\nDecision regions on the two circles: {picture}")
+    files = " ".join(f"examples/demo/{grid.name}.yaml" for grid in grids)
+    console.print(f"What the mixing bought, as a report: vicinal evaluate {files} --output {OUTPUT}")
     return 0
 
 

@@ -96,7 +96,7 @@ def test_size_resizes_the_shorter_side_and_cuts_the_centre() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "a.png: not an image that can be read .0 bytes."),
+        (b"", "a.png: an empty file, 0 bytes"),
         (b"no image at all", "a.png: not an image that can be read"),
         (
             encoded(pil.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)))[:-3000],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from vicinal import fitting
@@ -18,7 +19,7 @@ from vicinal.grid import Grid
 from vicinal.runs import Run
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/start.md", "docs/experiments.md", "docs/index.md", "docs/methods.md")
+PAGES = ("README.md", "docs/start.md", "docs/experiments.md", "docs/index.md", "docs/methods.md", "docs/evaluation.md")
 
 
 class WorkReachedError(Exception):
@@ -88,6 +89,16 @@ def test_the_pages_have_command_lines() -> None:
     assert len(start) >= 10
     assert {line.split()[1] for line in start} >= {"fit", "evaluate", "predict", "benchmark", "methods", "recipes"}
     assert list(command_lines("a\n    vicinal fit \\\n   digits\n`vicinal table`")) == ["vicinal fit     digits"]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in (ROOT / page).read_text(encoding="utf-8")])
+def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that stand for themselves; one after the other, as a reader would type them."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    with torch.random.fork_rng(devices=[]):
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL):
+            exec(compile(block, page, "exec"), names)
 
 
 def test_the_yaml_blocks_are_experiments_and_grids() -> None:

@@ -71,7 +71,8 @@ def evaluate(words: list[str]) -> int:
         "vicinal evaluate runs/a runs/b --output report --robustness.steps 50",
         notes="Settings of studies are flags, --STUDY.SETTING VALUE; see: vicinal studies",
     )
-    parser.add("run", metavar="RUN", nargs="+", help="a run directory")
+    parser.add("run", metavar="RUN", nargs="+", help="a run directory, or a grid file (YAML) for all its runs")
+    parser.add("--store", metavar="DIR", help="folder of a grid's runs (default: runs)")
     parser.add(
         "-o", "--output", metavar="DIR", help="where report.html and tables go (default: the run; of several, report)"
     )
@@ -85,11 +86,11 @@ def evaluate(words: list[str]) -> int:
         return 0
     from vicinal.assessing import assess, find_sources
     from vicinal.cli.output import figures_table, show
-    from vicinal.cli.studying import read_studies, report_folder, write_report
+    from vicinal.cli.studying import read_runs, read_studies, report_folder, write_report
     from vicinal.runs import Run
 
     command = _command("evaluate", words)
-    runs = list({Path(path).resolve(): Run.open(path) for path in given["run"]}.values())
+    runs = read_runs(given["run"], given.get("store", "runs"))
     others = {name: Run.open(given[name]) for name in ("source", "baseline") if name in given}
     baseline = next(
         (str(run.path) for run in runs if "baseline" in others and run.path.samefile(others["baseline"].path)), None
@@ -106,8 +107,9 @@ def evaluate(words: list[str]) -> int:
         return 130
     for name, message in failed.items():
         print(f"vicinal: failed: {name}: {' '.join(message.split())}", file=sys.stderr)
-    show(figures_table({str(run.path): run.evaluation() for run in runs}))
-    if folder is not None:
+    if folder is None:
+        show(figures_table({str(run.path): run.evaluation() for run in runs}))
+    else:
         write_report(folder, runs, studies, sources, baseline=baseline, command=command)
     return 1 if failed else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,37 @@ from vicinal.assessing import entry, made, studies_of
 from vicinal.cli.output import show, write
 from vicinal.errors import InputError, require
 from vicinal.experiment import merge
-from vicinal.reporting.report import render, tables
+from vicinal.grid import Grid, run_path
+from vicinal.reporting.report import MAIN, render, tables
 from vicinal.runs import Run
 from vicinal.settings import read_yaml
 from vicinal.studies import Study
+
+
+def read_runs(names: Sequence[str], store: str) -> list[Run]:
+    """The runs that arguments name, each once: run directories, and grid files for all of their finished runs.
+
+    Args:
+        names: paths.
+        store: folder of the runs of grids.
+
+    Raises:
+        InputError: there is no such run, or none of a grid's is finished.
+    """
+    found: dict[Path, Run] = {}
+    for name in names:
+        if not (Path(name).suffix in (".yaml", ".yml") and Path(name).is_file()):
+            runs = [Run.open(name)]
+        else:
+            cells = dict.fromkeys(run_path(store, cell.experiment) for cell in Grid.read(name).cells)
+            runs = [run for run in map(Run, cells) if run.is_finished]
+            if len(runs) < len(cells):
+                told = f"{len(runs)} of the {len(cells)} runs of {name} are finished in {store}"
+                if not runs:
+                    raise InputError(f"{told}; run: vicinal benchmark {name} --store {store}")
+                print(f"vicinal: {told}; these are taken", file=sys.stderr)
+        found |= {run.path.resolve(): run for run in runs}
+    return list(found.values())
 
 
 def read_studies(given: Mapping[str, Any]) -> dict[str, Study]:
@@ -74,6 +102,7 @@ def write_report(
     found = tables(entries, baseline=baseline)
     write(folder / "report.html", render(entries, command=command, baseline=baseline, made=made()))
     write(folder / "tables.md", "\n".join(table.markdown() for table in found))
-    for table in found[:1]:
-        show(table)
+    for table in found:
+        if MAIN in table.title:
+            show(table)
     print(f"report: {folder / 'report.html'}")

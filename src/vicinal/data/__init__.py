@@ -6,7 +6,7 @@ from vicinal.data.arrays import from_arrays
 from vicinal.data.augment import Augment, augment, views
 from vicinal.data.builtin import circle_rings
 from vicinal.data.corrupted import CorruptedSet, read_corrupted
-from vicinal.data.inputs import read_inputs
+from vicinal.data.inputs import Inputs, read_inputs, read_sound_inputs
 from vicinal.data.sources import SOURCES, load, source_settings
 from vicinal.data.split import Split, SplitIndices, Subset, make_split
 from vicinal.data.streams import Batches, Stream, eval_batches
@@ -21,6 +21,7 @@ __all__ = [
     "CorruptedSet",
     "Dataset",
     "Examples",
+    "Inputs",
     "Rows",
     "Split",
     "SplitIndices",
@@ -36,6 +37,7 @@ __all__ = [
     "make_split",
     "read_corrupted",
     "read_inputs",
+    "read_sound_inputs",
     "source_settings",
     "strong_augment",
     "views",

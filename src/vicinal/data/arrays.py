@@ -135,7 +135,7 @@ def _dataset(
             continue
         if x is None or y is None:
             raise InputError(f"{'x' if x is None else 'y'}_{part} is missing: inputs and labels go together")
-        inputs = _as_inputs(f"x_{part}", x, layout)
+        inputs = as_inputs(f"x_{part}", x, layout)
         parts[part] = Examples(inputs, as_labels(f"y_{part}", y, len(inputs), complete=part != "train"))
     train, test, validation = parts["train"], parts["test"], parts["validation"]
     if train is None:
@@ -155,7 +155,7 @@ def _shape(examples: Examples) -> tuple[int, ...]:
     return tuple(examples.x.shape[1:])
 
 
-def _as_inputs(where: str, x: Any, layout: Layout) -> Tensor:
+def as_inputs(where: str, x: Any, layout: Layout) -> Tensor:
     """Inputs as a fresh tensor: images (N, C, H, W) uint8 or float32 in [0,1], or vectors (N, D) float32."""
     try:
         values = np.asarray(x)

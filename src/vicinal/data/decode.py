@@ -27,6 +27,10 @@ _GREY = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N", "I")
 _EXIF_ORIENTATION = 0x0112
 
 
+class DamagedImageError(InputError):
+    """A file that should be an image and cannot be read as one: the message names it and says what is wrong."""
+
+
 class Encoded(Protocol):
     """Encoded images addressed by row."""
 
@@ -36,7 +40,7 @@ class Encoded(Protocol):
         """Name (for messages) and encoded bytes of each row.
 
         Raises:
-            InputError: a file cannot be read.
+            DamagedImageError: a file cannot be read.
         """
         ...
 
@@ -63,12 +67,12 @@ def read_file(path: str) -> bytes:
     """Content of a file.
 
     Raises:
-        InputError: it cannot be read.
+        DamagedImageError: it cannot be read.
     """
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DamagedImageError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 class Header(NamedTuple):
@@ -104,7 +108,7 @@ class ImageRows:
         """Rows ``index`` (int64, (B,)) as uint8 (B, C, H, W).
 
         Raises:
-            InputError: an image is damaged.
+            DamagedImageError: an image is damaged.
         """
         read = self._encoded.read(index.tolist())
         return torch.from_numpy(np.stack([decode(name, data, self._size, self._grey) for name, data in read]))
@@ -114,13 +118,34 @@ def headers(encoded: Encoded, label: str) -> list[Header]:
     """Headers of all images.
 
     Raises:
-        InputError: a file is not an image.
+        DamagedImageError: a file is not an image.
     """
 
     def look(rows: range) -> list[Header]:
         return [_header(name, data) for name, data in encoded.read(rows)]
 
     return [header for chunk in _in_chunks(look, len(encoded), f"looking at {label}") for header in chunk]
+
+
+def damaged(encoded: Encoded, label: str) -> dict[int, str]:
+    """Rows of the images that cannot be read, and what is wrong with each; every image is decoded once to find out.
+
+    Args:
+        encoded: the images.
+        label: what they are, for the progress bar.
+    """
+
+    def look(rows: range) -> list[tuple[int, str]]:
+        found = []
+        for row in rows:
+            try:
+                ((name, data),) = encoded.read([row])
+                decode(name, data, None, grey=False)
+            except DamagedImageError as error:
+                found.append((row, str(error)))
+        return found
+
+    return dict(pair for chunk in _in_chunks(look, len(encoded), f"looking at {label}") for pair in chunk)
 
 
 def decode_all(encoded: Encoded, shape: tuple[int, int, int], size: int | None, label: str) -> Tensor:
@@ -133,7 +158,7 @@ def decode_all(encoded: Encoded, shape: tuple[int, int, int], size: int | None, 
         label: what they are, for the progress bar.
 
     Raises:
-        InputError: an image is damaged.
+        DamagedImageError: an image is damaged.
     """
     out = np.empty((len(encoded), *shape), dtype=np.uint8)
 
@@ -153,7 +178,7 @@ def decode(name: str, data: bytes, size: int | None, grey: bool) -> np.ndarray[A
     first frame is taken. With ``size``, the shorter side is resized to it (bilinear, antialiased), the centre cut out.
 
     Raises:
-        InputError: it is not an image, or damaged; the message starts with ``name``.
+        DamagedImageError: it is not an image, or damaged; the message starts with ``name``.
     """
     with _opened(name, data) as image:
         turned = _upright(image)
@@ -185,11 +210,12 @@ def _opened(name: str, data: bytes) -> Iterator[Image]:
     except InputError:
         raise
     except pil.UnidentifiedImageError as error:
-        raise InputError(f"{name}: not an image that can be read ({len(data)} bytes); replace or remove it") from error
+        what = f"not an image that can be read ({len(data)} bytes)" if data else "an empty file, 0 bytes"
+        raise DamagedImageError(f"{name}: {what}; replace or remove it") from error
     except Exception as error:
         # Decoders raise whatever their format's parser or decompressor raises on damaged bytes.
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{name}: damaged image ({detail}); replace or remove it") from error
+        raise DamagedImageError(f"{name}: damaged image ({detail}); replace or remove it") from error
 
 
 def _orientation(image: Image) -> int:
@@ -208,14 +234,14 @@ def _upright(image: Image) -> Image:
 def _eight_bit(name: str, image: Image) -> Image:
     """Deep grey images scaled to 8 bit: 65535 becomes 255. Pillow's own conversion clips instead."""
     if image.mode == "F":
-        raise InputError(f"{name}: floating-point image; save it with 8 or 16 bits, or load arrays instead")
+        raise DamagedImageError(f"{name}: floating-point image; save it with 8 or 16 bits, or load arrays instead")
     if not image.mode.startswith("I"):
         return image
     from PIL.Image import fromarray
 
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise InputError(f"{name}: grey values outside 0..65535; save it with 8 or 16 bits")
+        raise DamagedImageError(f"{name}: grey values outside 0..65535; save it with 8 or 16 bits")
     return fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
 
 

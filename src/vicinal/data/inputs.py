@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
-from vicinal.data.arrays import Layout, _as_inputs, opened_npz
-from vicinal.data.decode import Files, ImageRows, headers
+from vicinal.data.arrays import Layout, as_inputs, opened_npz
+from vicinal.data.decode import Files, ImageRows, damaged, headers
 from vicinal.data.folders import SUFFIXES, _images, _seen
 from vicinal.data.types import Rows
 from vicinal.errors import InputError
 
 KEYS = ("x", "x_test")
 """Names of the array to label, the first that is there."""
+
+
+class Inputs(NamedTuple):
+    """Examples without labels.
+
+    Attributes:
+        names: of the examples: paths relative to the folder, the file's name, or row numbers.
+        x: the examples; images are decoded when rows are asked for.
+        damaged: what is wrong with each image that was left out, by name; empty unless they were to be left out.
+    """
+
+    names: list[str]
+    x: Rows
+    damaged: dict[str, str]
 
 
 def read_inputs(
@@ -36,25 +51,32 @@ def read_inputs(
     Raises:
         InputError: there is nothing to read, a file is damaged, or sizes or shapes are not the network's.
     """
+    return _read(source, shape, size, skip_damaged=False)[:2]
+
+
+def read_sound_inputs(
+    source: str | os.PathLike[str], shape: tuple[int, ...], *, size: int | None = None
+) -> Inputs:
+    """As `read_inputs`, with damaged images left out and told. Every image is decoded once to find them.
+
+    Raises:
+        InputError: there is nothing to read, all images are damaged, or sizes or shapes are not the network's.
+    """
+    return _read(source, shape, size, skip_damaged=True)
+
+
+def _read(source: str | os.PathLike[str], shape: tuple[int, ...], size: int | None, *, skip_damaged: bool) -> Inputs:
     path = Path(source).expanduser()
     if path.suffix.lower() == ".npz" and path.is_file():
         x = _array(path, shape)
-        return [str(row) for row in range(len(x))], x
-    if path.is_dir():
-        paths, root = _images(path), path
-        if not paths:
-            raise InputError(f"{path}: no images in this folder{_seen(path)}; images end in {', '.join(SUFFIXES)}")
-    elif path.is_file():
-        if path.suffix.lower() not in SUFFIXES:
-            raise InputError(
-                f"{path}: neither an image ({', '.join(SUFFIXES)}) nor an .npz file; give a folder of images"
-            )
-        paths, root = [path], path.parent
-    else:
-        raise InputError(f"{path}: no such file or folder; give a folder of images, one image, or an .npz file")
+        return Inputs([str(row) for row in range(len(x))], x, {})
+    paths, root = _listed(path)
     if len(shape) != 3:
         raise InputError(f"{path}: images, but the run takes {_said(shape)}; give an .npz file with an array x")
-    files = Files(paths)
+    wrong = damaged(Files(paths), str(path)) if skip_damaged else {}
+    if len(wrong) == len(paths):
+        raise InputError(f"{path}: no image in it can be read; the first: {next(iter(wrong.values()))}")
+    files = Files([path for row, path in enumerate(paths) if row not in wrong])
     if size is None:
         for header in headers(files, str(path)):
             if header.size != shape[1:]:
@@ -63,7 +85,25 @@ def read_inputs(
                     f"{shape[2]}x{shape[1]}; resize it (the run's own images were not resized when they were read)"
                 )
     names = [os.fsencode(path.relative_to(root)).decode("utf-8", "replace") for path in paths]
-    return names, ImageRows(files, size, grey=shape[0] == 1)
+    left_out = {names[row]: message for row, message in wrong.items()}
+    sound = [name for row, name in enumerate(names) if row not in wrong]
+    return Inputs(sound, ImageRows(files, size, grey=shape[0] == 1), left_out)
+
+
+def _listed(path: Path) -> tuple[list[Path], Path]:
+    """The image files that a path means, and the folder that their names start from."""
+    if path.is_dir():
+        paths = _images(path)
+        if not paths:
+            raise InputError(f"{path}: no images in this folder{_seen(path)}; images end in {', '.join(SUFFIXES)}")
+        return paths, path
+    if path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(
+                f"{path}: neither an image ({', '.join(SUFFIXES)}) nor an .npz file; give a folder of images"
+            )
+        return [path], path.parent
+    raise InputError(f"{path}: no such file or folder; give a folder of images, one image, or an .npz file")
 
 
 def _array(path: Path, shape: tuple[int, ...]) -> Tensor:
@@ -80,7 +120,7 @@ def _array(path: Path, shape: tuple[int, ...]) -> Tensor:
         orders: dict[tuple[int, ...], Layout] = {(*shape[1:], shape[0]): "NHWC", shape: "NCHW"}
         layout = orders.get(values.shape[1:], "auto")
     if layout != "auto" or values.ndim != 4:
-        x = _as_inputs(where, values, layout)
+        x = as_inputs(where, values, layout)
         if tuple(x.shape[1:]) == shape:
             return x
     raise InputError(f"{where}: has shape {values.shape}, but the run takes {_said(shape)}")

@@ -12,7 +12,7 @@ from vicinal.reporting.tables import Table
 
 _WIDEST = 600
 _SHEET, _PADDING = 120, 2  # letters across a sheet of A4, and beside a column's own
-_NUMBER = re.compile(r"-|[-+]?\d[^A-Za-z]*(se \S+)?[^A-Za-z]*(\d+ of \d+\))?")
+_NUMBER = re.compile(r"-|[-+]?\d([^A-Za-z]|(?<=\d)e[-+]\d)*(se \S+)?[^A-Za-z]*(\d+ of \d+\))?")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ from vicinal.reporting.tables import Table, mean_and_std
 
 Column = tuple[str, Callable[[Row], str]]
 
+MAIN = "Main figures"
+"""How the title of the main table of each chapter begins, behind the chapter's own."""
+
 
 def overview(chapter: Chapter) -> Section | None:
     """The main figures of all rows, or None if nothing was measured."""
@@ -43,7 +46,7 @@ def _tables(chapter: Chapter) -> list[tuple[Table, list[Row]]]:
     rebuilding = [row for row in chapter.rows if row.values(lambda entry: entry.figure("squared_error"))]
     made = []
     if classifiers:
-        table = _table(f"Main figures, {chapter.part} part", classifiers, _columns(chapter))
+        table = _table(f"{MAIN}, {chapter.part} part", classifiers, _columns(chapter))
         made.append((replace(table, notes=_notes(chapter, table.columns)), classifiers))
     if rebuilding:
         columns: list[Column] = [
