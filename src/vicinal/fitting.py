@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from vicinal import machine
 from vicinal.assembling import Assembled
 from vicinal.companions import autoencoder_of, bring
-from vicinal.data import SplitIndices
+from vicinal.data import Dataset, SplitIndices
 from vicinal.errors import InputError, require
 from vicinal.evaluating import evaluate
 from vicinal.experiment import Experiment
@@ -78,6 +81,44 @@ def finish(
     return run
 
 
+def replay(
+    run: Run,
+    output: str | os.PathLike[str],
+    *,
+    look: Callable[[int, nn.Module], None],
+    steps: Collection[int],
+    dataset: Dataset | None = None,
+    progress: bool = False,
+) -> Run:
+    """Train a run's experiment once more, in another directory, and look at its network on the way.
+
+    A run is determined by its experiment, so that on the CPU of the machine that made it, with as many threads, the
+    weights come out the same to the bit. Nothing is evaluated, and the run is not written to.
+
+    Args:
+        run: the run; its autoencoder, if it has one, is used again.
+        output: the other directory, new or empty.
+        look: see `vicinal.training.watching.Watch`.
+        steps: when to look; 0 is before the first step.
+        dataset: its data, if loaded already.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        InputError: the run was trained by several processes, or as for `fit`.
+        KeyboardInterrupt: stopped by SIGINT or SIGTERM.
+    """
+    from vicinal.training.watching import Watch
+
+    experiment, again = run.experiment, Run(output)
+    if experiment.training.devices != 1:
+        raise InputError(f"{run.path}: was trained by {experiment.training.devices} processes, which nobody can watch")
+    with again.locked(), machine.threads(experiment.training.threads):
+        again.claim(experiment, resume=False)
+        parts = Assembled(experiment, dataset, autoencoder=autoencoder_of(run))
+        _train(parts, again, progress=progress, watchers=[Watch(look, steps)])
+    return again
+
+
 def _run(
     experiment: Experiment,
     run: Run,
@@ -112,7 +153,9 @@ def _is_trained(run: Run, experiment: Experiment) -> bool:
     return run.last.exists() and int(run.checkpoint("last")["global_step"]) >= experiment.training.steps
 
 
-def _train(parts: Assembled, run: Run, *, progress: bool, tensorboard: bool) -> None:
+def _train(
+    parts: Assembled, run: Run, *, progress: bool, tensorboard: bool = False, watchers: Sequence[Any] = ()
+) -> None:
     from lightning.pytorch.loggers import TensorBoardLogger
 
     from vicinal.training.callbacks import MetricsFile, ProgressBar
@@ -135,14 +178,14 @@ def _train(parts: Assembled, run: Run, *, progress: bool, tensorboard: bool) -> 
     data = TrainingData(
         parts.dataset, parts.split, training, seed=experiment.seed, unlabelled=parts.method.needs.views > 0
     )
-    watchers: list[Any] = [MetricsFile(run.metrics_file)]
+    callbacks: list[Any] = [MetricsFile(run.metrics_file), *watchers]
     if progress:
-        watchers.append(ProgressBar(f"{experiment.data.name} {experiment.method.name}", training.steps))
+        callbacks.append(ProgressBar(f"{experiment.data.name} {experiment.method.name}", training.steps))
     train(
         module,
         data,
         run.checkpoints,
-        watchers=watchers,
+        watchers=callbacks,
         loggers=[TensorBoardLogger(str(run.path), name="tensorboard", version="")] if tensorboard else [],
         resume_from=run.last if run.last.exists() else None,
     )

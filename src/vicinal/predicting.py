@@ -13,7 +13,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vicinal.data import Examples, Inputs, SplitIndices, as_float, load, make_split, read_inputs, read_sound_inputs
+from vicinal.data import (
+    Dataset,
+    Examples,
+    Inputs,
+    SplitIndices,
+    as_float,
+    load,
+    make_split,
+    read_inputs,
+    read_sound_inputs,
+)
 from vicinal.errors import InputError, MissingExtraError
 from vicinal.evaluation import fit_temperature
 from vicinal.evaluation.temperature import BOUNDS
@@ -153,38 +163,45 @@ def _fitted(network: nn.Module, validation: Examples | None) -> Calibration:
         return Calibration(None, 0, 0, "the run has no validation part")
     logits = logits_of(network, (as_float(validation.x[rows]) for rows in in_batches(len(validation))))
     wrong = int((logits.argmax(dim=1) != validation.y).sum())
+    n = len(validation)
+    if not wrong:
+        return Calibration(None, n, wrong, f"all {n} validation examples are right, which sets no limit to confidence")
     try:
         value = fit_temperature(logits, validation.y).value
     except InputError as error:
-        return Calibration(None, len(validation), wrong, str(error))
-    if not BOUNDS[0] < value < BOUNDS[1]:
-        what = "are right" if not wrong else "leave no finite temperature" if wrong < len(validation) else "are wrong"
-        return Calibration(None, len(validation), wrong, f"all {len(validation)} validation examples {what}")
-    return Calibration(value, len(validation), wrong, None)
+        return Calibration(None, n, wrong, str(error))
+    if value >= BOUNDS[1]:
+        return Calibration(None, n, wrong, f"{wrong} of {n} validation examples are wrong, no better than by chance")
+    return Calibration(value, n, wrong, None)
 
 
-def _validation(run: Run) -> Examples | None:
-    """The examples that selected the model of a run.
+def data_of(run: Run) -> tuple[Dataset, SplitIndices]:
+    """The data of a run, and which of their training examples were labelled, unlabelled, and kept for validation.
 
     Raises:
         InputError: its data are not there, or are others by now.
     """
     experiment, split = run.experiment, SplitIndices.load(run.split_file)
-    if not split.published_validation and not len(split.validation):
-        return None
     dataset = load(experiment.data)
     trained_on = run.evaluation()["provenance"]["data"].get("content") if run.is_finished else None
-    if make_split(dataset, experiment.split, experiment.seed).digest != split.digest or trained_on not in (
-        None,
-        dataset.source.get("content"),
-    ):
+    same = trained_on in (None, dataset.source.get("content"))
+    if not same or make_split(dataset, experiment.split, experiment.seed).digest != split.digest:
         raise InputError(f"{experiment.data.name}: the data have changed since the run was trained")
+    return dataset, split
+
+
+def _validation(run: Run) -> Examples | None:
+    """The examples that selected the model of a run; its data are read only if there are any."""
+    split = SplitIndices.load(run.split_file)
+    if not split.published_validation and not len(split.validation):
+        return None
+    dataset, split = data_of(run)
     return split.validation_examples(dataset)
 
 
-def in_batches(rows: int) -> Iterable[Tensor]:
+def in_batches(rows: int) -> list[Tensor]:
     """Row numbers 0 to ``rows`` - 1, int64, `BATCH` at a time."""
-    return torch.arange(rows).split(BATCH)
+    return list(torch.arange(rows).split(BATCH))
 
 
 def logits_of(network: nn.Module, batches: Iterable[Tensor]) -> Tensor:

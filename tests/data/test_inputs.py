@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from vicinal.data import as_float, read_inputs
+from vicinal.data import as_float, read_inputs, read_sound_inputs
 from vicinal.errors import InputError
 
 PIL: Any = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
@@ -74,6 +74,27 @@ def test_another_size_is_refused_or_resized_as_in_training(tmp_path: Path) -> No
     names, x = values(tmp_path, (1, 4, 4), size=4)
     assert names == ["a.png", "b.png"]
     assert x.shape == (2, 1, 4, 4)
+
+
+def test_damaged_images_are_left_out_and_told(tmp_path: Path) -> None:
+    for i in range(4):
+        picture(tmp_path / f"{i}.png", 10 * i)
+    assert read_sound_inputs(tmp_path, (1, 6, 8)).damaged == {}
+    (tmp_path / "0.png").write_bytes(b"")
+    (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:50])  # its header is whole
+    with pytest.raises(InputError, match=r"0\.png: an empty file"):
+        read_inputs(tmp_path, (1, 6, 8))
+    for size, shape in ((None, (1, 6, 8)), (4, (1, 4, 4))):
+        names, rows, damaged = read_sound_inputs(tmp_path, shape, size=size)
+        assert names == ["1.png", "3.png"]
+        assert rows[torch.arange(2)][:, 0, 0, 0].tolist() == [10, 30]
+        assert list(damaged) == ["0.png", "2.png"]
+        assert all(str(tmp_path / name) in message for name, message in damaged.items())
+    picture(tmp_path / "wide.png", 1, size=(9, 6))
+    with pytest.raises(InputError, match=r"wide\.png: is 9x6 pixels"):
+        read_sound_inputs(tmp_path, (1, 6, 8))
+    np.savez(tmp_path / "new.npz", x=np.zeros((2, 4)))
+    assert read_sound_inputs(tmp_path / "new.npz", (4,)).damaged == {}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes are Linux's")

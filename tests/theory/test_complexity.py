@@ -115,3 +115,14 @@ def test_the_complexity_on_one_sample() -> None:
 def test_bad_input(call: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_rows_of_the_same_law_are_in_range_however_steeply_their_spectrum_falls() -> None:
+    """The directions that are cut off hold little of them, and what holds more is refused."""
+    scale = torch.logspace(0, -8, 24, dtype=torch.float64)
+    x = scale * torch.randn(60, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ball = Ellipsoid(x.T @ x / 60)
+    assert ball.rank < 24
+    assert bool(torch.isfinite(ball.whitened(x)).all())
+    with pytest.raises(InputError, match="not in the range"):
+        ball.whitened(torch.eye(24, dtype=torch.float64))

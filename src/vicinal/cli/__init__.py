@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 from vicinal.errors import InputError, MissingExtraError, nearest
 
@@ -15,7 +16,10 @@ _ABOUT = "Robust, calibrated classifiers from few labels, by vicinal risk minimi
 _COMMANDS = {
     "fit": "train and evaluate one experiment into a run directory",
     "evaluate": "measure trained runs, and write a report that compares them",
+    "theory": "say what the theory of mixup says of trained runs",
     "predict": "label new examples with a trained run",
+    "suggest": "find the unlabelled examples whose labels would help most",
+    "export": "write a model for use elsewhere: ONNX, safetensors, the hub",
     "benchmark": "run a grid of experiments: data x labels x methods x seeds",
     "table": "print a grid's table: mean ± std over seeds",
     "methods": "list the methods, or explain one with its settings",
@@ -75,9 +79,15 @@ def _dispatch(words: list[str]) -> int:
     name, rest = words[0], words[1:]
     if name not in _COMMANDS:
         raise InputError(f"unknown command {name!r}; {nearest(name, _COMMANDS)}")
-    from vicinal.cli import commands, looking
+    from vicinal.cli import commands, leaving, looking, stating
 
-    room = looking if name in ("methods", "studies", "recipes", "show-config") else commands
+    room: ModuleType = commands
+    if name in ("methods", "studies", "recipes", "show-config"):
+        room = looking
+    elif name in ("suggest", "export"):
+        room = leaving
+    elif name == "theory":
+        room = stating
     command: Callable[[list[str]], int] = getattr(room, name.replace("-", "_"))
     return command(rest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
@@ -19,7 +20,7 @@ def fit(words: list[str]) -> int:
         "fit",
         "Train and evaluate one experiment into a run directory.",
         "vicinal fit digits --method advmixup --labels 50 --seed 7 --output runs/a",
-        _USAGE + "       COMMAND --resume RUN",
+        _USAGE + "       COMMAND FOLDER             (your own data: the rest is chosen)\n       COMMAND --resume RUN",
     )
     parser.add("-o", "--output", metavar="DIR", help="the run directory: new, or empty")
     parser.add("--resume", metavar="RUN", help="go on with an interrupted run; it knows its settings")
@@ -28,35 +29,44 @@ def fit(words: list[str]) -> int:
     given = parser.parse(words)
     if given is None:
         return 0
-    from vicinal.cli.experiments import read_experiment
+    from vicinal.cli.experiments import read_experiment, read_own
     from vicinal.cli.output import figures_table, show
+    from vicinal.cli.own import default_output, is_own, started
     from vicinal.fitting import fit as run_fit
     from vicinal.runs import Run
 
     options = {flag: given.pop(flag, False) for flag in ("quiet", "tensorboard")}
-    if "resume" in given:
+    resume, own = "resume" in given, None
+    if resume:
         output = given.pop("resume")
         if given:
             raise InputError("--resume: takes the experiment from the run directory; give nothing else with it")
         experiment = Run.open(output).experiment
     else:
-        experiment = read_experiment(given)
-        if "output" not in given:
+        own = read_own(given)
+        experiment = read_experiment(given) if own is None else own.experiment
+        if "output" not in given and not is_own(experiment.data.name):
             raise InputError("--output: missing; name a directory for the run, such as --output runs/a")
-        output = given["output"]
+        output = given.get("output") or default_output(experiment)
+    if own is not None:
+        show(own.table())
+        print(own.chosen, flush=True)
+    if not resume and "output" not in given:
+        print(f"run directory: {output}", flush=True)
     try:
-        run = run_fit(
-            experiment,
-            output,
-            resume="output" not in given,
-            progress=not options["quiet"],
-            tensorboard=options["tensorboard"],
-            command=_command("fit", words),
-        )
+        with contextlib.nullcontext() if own is None else started(own, output):
+            run = run_fit(
+                experiment,
+                output,
+                resume=resume or own is not None,
+                progress=not options["quiet"],
+                tensorboard=options["tensorboard"],
+                command=_command("fit", words),
+            )
     except KeyboardInterrupt:
         print(f"\nstopped; go on with: vicinal fit --resume {shlex.quote(output)}", file=sys.stderr)
         return 130
-    if experiment.recipe and not {"config", "resume"} & given.keys():
+    if experiment.recipe and not resume and "config" not in given:
         print(f"recipe {experiment.recipe}; --recipe none starts from bare defaults", file=sys.stderr)
     show(figures_table({str(run.path): run.evaluation()}))
     return 0
@@ -118,7 +128,8 @@ def predict(words: list[str]) -> int:
     """``vicinal predict``."""
     parser = Parser(
         "predict",
-        "Label new examples with a trained run: a CSV with name, label and probability\nof each.",
+        "Label new examples with a trained run: a CSV with name, label, probability and\n"
+        "calibrated confidence of each.",
         "vicinal predict runs/a new-images/ --output labels.csv",
     )
     parser.add("run", metavar="RUN", help="a run directory")
@@ -126,16 +137,21 @@ def predict(words: list[str]) -> int:
     parser.add("-o", "--output", metavar="FILE", help="the CSV file (default: standard output)")
     which = one_of("last", "best_validation")
     parser.add("--checkpoint", type=which, metavar="WHICH", help="last (default) or best_validation")
+    parser.add("--skip-damaged", action="store_true", help="list images that cannot be read, and go on without them")
     given = parser.parse(words)
     if given is None:
         return 0
-    from vicinal.cli.output import check_writable, write
+    from vicinal.cli.output import check_writable, list_skipped, write
     from vicinal.predicting import predict as label
     from vicinal.runs import Run
 
     run, output = Run.open(given["run"]), given.get("output")
     check_writable(output, given["input"])
-    write(output, label(run, given["input"], which=given.get("checkpoint", "last")))
+    skip, which_weights = given.get("skip_damaged", False), given.get("checkpoint", "last")
+    found = label(run, given["input"], which=which_weights, skip_damaged=skip)
+    write(output, found.csv)
+    list_skipped(found.damaged)
+    print(f"confidence: {found.calibration}", file=sys.stderr)
     return 0
 
 

@@ -46,15 +46,6 @@ def _origins(method: type[Method]) -> list[str]:
     return ["; ".join(told)] if told else []
 
 
-def method_table() -> str:
-    """All methods as a Markdown table, for the documentation."""
-    lines = ["| method | idea | source | passes of a step | where the defaults come from |", "|---|---|---|---|---|"]
-    for name, method in METHODS.items():
-        cells = (f"`{name}`", _idea(method), method.source, str(method().passes()), "".join(_origins(method)))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def recipe_list() -> str:
     """All recipes: the families, and what is in each by where its settings come from."""
     families: dict[str, list[recipes.Recipe]] = {}

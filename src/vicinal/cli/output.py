@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,18 @@ def write(path: str | os.PathLike[str] | None, text: str) -> None:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def list_skipped(damaged: Mapping[str, str]) -> None:
+    """Say on standard error which images were left out, and why.
+
+    Args:
+        damaged: what is wrong with each, by name.
+    """
+    for message in damaged.values():
+        print(f"skipped: {message.partition(';')[0]}", file=sys.stderr)
+    if damaged:
+        print(f"skipped {len(damaged)} damaged image{'s' * (len(damaged) > 1)}", file=sys.stderr)
 
 
 def figures_table(found: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -7,6 +7,7 @@ class, and moves files to the test part when "test" is a word of their name.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -104,7 +105,7 @@ def _from_table(folder: Path, table: Path, images: Sequence[Path]) -> Listed:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table}: not a readable CSV file ({error})") from error
     for line, row in enumerate(rows, start=2):
-        path = folder / (row["file_name"] or "")
+        path = Path(os.path.normpath(folder / (row["file_name"] or "")))
         if not path.is_file():
             raise InputError(f"{table}: line {line}: there is no file {row['file_name']!r}")
         if path in seen:
@@ -112,7 +113,7 @@ def _from_table(folder: Path, table: Path, images: Sequence[Path]) -> Listed:
         seen.add(path)
         _add(listed, [path], (row["label"] or "").strip() or None)
     for path in images:
-        if path in seen:
+        if Path(os.path.normpath(path)) in seen:
             continue
         if path.relative_to(folder).parts[0] not in UNLABELLED:
             raise InputError(

@@ -54,9 +54,7 @@ def read_inputs(
     return _read(source, shape, size, skip_damaged=False)[:2]
 
 
-def read_sound_inputs(
-    source: str | os.PathLike[str], shape: tuple[int, ...], *, size: int | None = None
-) -> Inputs:
+def read_sound_inputs(source: str | os.PathLike[str], shape: tuple[int, ...], *, size: int | None = None) -> Inputs:
     """As `read_inputs`, with damaged images left out and told. Every image is decoded once to find them.
 
     Raises:

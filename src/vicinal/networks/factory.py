@@ -100,6 +100,11 @@ def network_settings(name: str) -> Callable[..., Any]:
         return _timm(model)
     if colon and library == "torchvision":
         return _torchvision(model)
+    if colon and library in ("hf", "huggingface", "transformers"):
+        raise InputError(
+            f"network: {name!r}: models of the Hugging Face hub are not made by name; write a function that makes one "
+            "from local files and gives its logits, and name it: --network my_networks:make"
+        )
     if colon or "." in name:
         return _imported(name)
     raise InputError(f"network: unknown {name!r}; {nearest(name, NETWORKS)} (or an import path 'package.module:Name')")

@@ -32,6 +32,10 @@ class Estimate(NamedTuple):
     standard_error: float
 
 
+_CUT = 1e-10
+"""Directions with less than this share of the largest eigenvalue count as outside of the range."""
+
+
 @dataclass(frozen=True)
 class Ellipsoid:
     """The class {x -> theta^T x : theta^T Sigma theta <= gamma}.
@@ -54,7 +58,7 @@ class Ellipsoid:
     def _axes(self) -> tuple[Tensor, Tensor]:
         """An orthonormal basis of Sigma's range (d, rank), and the same scaled by the axes' inverse roots."""
         values, axes = torch.linalg.eigh(self.shape)
-        kept = values > float(values.max()) * 1e-10
+        kept = values > float(values.max()) * _CUT
         return axes[:, kept], axes[:, kept] * values[kept].rsqrt()
 
     @property
@@ -70,7 +74,8 @@ class Ellipsoid:
         """
         basis, root = self._axes
         outside = x - (x @ basis) @ basis.T
-        if float(outside.norm()) > 1e-6 * float(x.norm()):
+        # Rows with second moment Sigma have at most this share of their length in the directions that are cut off.
+        if float(outside.norm()) > math.sqrt(_CUT * x.shape[-1]) * float(x.norm()):
             raise InputError("x: not in the range of the ellipsoid's shape; take the second moment of the same law")
         return x @ root
 

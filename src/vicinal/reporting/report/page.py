@@ -1,19 +1,17 @@
-"""The whole page: chapters of sections, laid out by a template, as one text that needs nothing else to be read."""
+"""The whole page: what its chapters and their sections are, and its tables on their own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.resources import files
 from typing import NamedTuple
 
-from vicinal.errors import require
-from vicinal.reporting.charts import LINE_COLOURS
-from vicinal.reporting.report.blocks import Section, TableBlock, ink, tables_in
+from vicinal.reporting.report.blocks import Section, TableBlock, tables_in
 from vicinal.reporting.report.calibration import calibration
 from vicinal.reporting.report.corruptions import corruptions
 from vicinal.reporting.report.entries import Entry
 from vicinal.reporting.report.grouping import Chapter, chapters
+from vicinal.reporting.report.layout import Part, lay_out
 from vicinal.reporting.report.measures import wrong_predictions
 from vicinal.reporting.report.numbers import NOTHING, cell
 from vicinal.reporting.report.overview import overview
@@ -63,26 +61,16 @@ def render(entries: Sequence[Entry], *, command: str, baseline: str | None = Non
         InputError: there are no runs, or none has the name of the baseline.
         MissingExtraError: Jinja2 or matplotlib is not installed.
     """
-    jinja2 = require("jinja2", "figures", "the HTML report")
     parts = _parts(entries, baseline)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    here = files(__package__)
-    template = environment.from_string(here.joinpath("page.html.j2").read_text(encoding="utf-8"))
     titles = "; ".join(part.chapter.title for part in parts)
-    text: str = template.render(
+    return lay_out(
+        [Part(part.chapter.title, part.sections) for part in parts],
         title=f"Report: {titles}" if len(parts) == 1 else f"Report of {len(entries)} runs",
-        parts=parts,
+        lead=f"{len(entries)} run{'s' if len(entries) != 1 else ''}." if len(parts) == 1 else "",
         glance=_glance(parts),
-        runs=len(entries),
         command=command,
         made=made,
-        style=here.joinpath("page.css").read_text(encoding="utf-8"),
-        ink=ink,
-        palette=LINE_COLOURS,
     )
-    return text
 
 
 def tables(entries: Sequence[Entry], *, baseline: str | None = None) -> list[Table]:
