@@ -32,7 +32,7 @@ bench: $(VENV)/.installed-dev ## time of a training step over its bare passes, f
 	@$(ONE_THREAD) $(BIN)/python benchmarks/step_cost.py
 
 clean: ## remove caches and built files; .venv and runs stay
-	rm -rf build dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist docs/_build docs/methods docs/api .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Some systems ship Python without the parts that put pip into a new environment: then virtualenv, or an outer pip, does.

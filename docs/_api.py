@@ -27,6 +27,8 @@ PARTS = (
     "vicinal.runs",
     "vicinal.grid",
     "vicinal.summary",
+    "vicinal.exporting",
+    "vicinal.suggesting",
 )
 """Parts of the package that have a page."""
 GATHERED = ("vicinal.experiment.Experiment", "vicinal.fitting.fit", "vicinal.estimator.VicinalClassifier")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -41,7 +44,8 @@ def run_all(
     with _Progress(noun, len(tasks) + done, done) as progress:
         if not tasks:
             return failed
-        calls = (joblib.delayed(_guarded)(function, name, arguments) for name, arguments in tasks.items())
+        place = os.getcwd(), tuple(sys.path)
+        calls = (joblib.delayed(_guarded)(function, name, arguments, place) for name, arguments in tasks.items())
         runner = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
         for name, message in runner(calls):
             progress.advance(label(name) + (" FAILED" if message else ""))
@@ -50,14 +54,25 @@ def run_all(
     return failed
 
 
-def _guarded(function: Callable[..., None], name: str, arguments: tuple[Any, ...]) -> tuple[str, str | None]:
+def _guarded(
+    function: Callable[..., None], name: str, arguments: tuple[Any, ...], place: tuple[str, tuple[str, ...]]
+) -> tuple[str, str | None]:
     """One task on one thread, in whatever process joblib chose."""
     try:
+        _settle(*place)
         with machine.threads(1):
             function(*arguments)
     except Exception as error:
         return name, str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     return name, None
+
+
+def _settle(folder: str, path: tuple[str, ...]) -> None:
+    """Work where the caller works: a process that serves several calls has the folder and modules of the first one."""
+    with contextlib.suppress(OSError):  # another machine need not have it; paths are then the caller's to make whole
+        if os.getcwd() != folder:
+            os.chdir(folder)
+    sys.path.extend(entry for entry in path if entry not in sys.path)
 
 
 class _Progress:

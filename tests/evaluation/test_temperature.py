@@ -226,3 +226,14 @@ def test_empty_sets_and_wrong_temperatures_are_refused(trained: nn.Module, digit
         temperature_scaling(trained, digits, [])
     with pytest.raises(InputError, match="temperature must be greater than 0"):
         Tempered(trained, 0.0)
+
+
+@pytest.mark.parametrize("margin", [0.3, 3.0, 30.0])
+def test_where_all_are_right_the_lower_bound_is_the_result(margin: float) -> None:
+    """However large the logits are: a search alone would stop where the likelihood is flat."""
+    y = torch.arange(4)
+    right = fit_temperature(margin * torch.eye(4), y)
+    assert right.value == (BOUNDS[0] if right.nll_before > 0 else 1.0)
+    wrong = margin * torch.eye(4)
+    wrong[0] = wrong[1]
+    assert fit_temperature(wrong, y).value > BOUNDS[0]

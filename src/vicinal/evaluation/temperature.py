@@ -169,6 +169,9 @@ def _search(logits: Tensor, y: Tensor) -> float:
     scale = float((logits - logits.mean(dim=1, keepdim=True)).square().mean().sqrt())
     if not scale > 0:
         return 1.0  # all classes are alike, at every temperature
+    others = logits.scatter(1, y[:, None], -math.inf).amax(dim=1)
+    if bool((logits.gather(1, y[:, None])[:, 0] > others).all()):
+        return 0.0  # the larger 1/T, the better; a search would stop where gradients vanish
     scaled = logits / scale
     inverse = torch.ones((), dtype=torch.float64, device=logits.device, requires_grad=True)
     optimiser = torch.optim.LBFGS(
