@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vicinal import measuring
 from vicinal.assembling import Assembled
+from vicinal.data import eval_batches, load
 from vicinal.errors import InputError
 from vicinal.evaluation.attacks import PGD
 from vicinal.evaluation.measures import MEASURES, Measure
@@ -104,7 +105,7 @@ def once_and_kept(run: Run, calls: list[Any]) -> None:
     assert two["total"] == pytest.approx(2 * one["total"])
 
 
-def of_the_first_test_examples(run: Run, calls: list[Any]) -> None:
+def of_test_examples_spread_evenly(run: Run, calls: list[Any]) -> None:
     """At most ``n`` of them, all by default; the weights at the end of training; the same draws for every run."""
     test = Assembled(run.experiment).dataset.test
     assert test is not None
@@ -112,8 +113,9 @@ def of_the_first_test_examples(run: Run, calls: list[Any]) -> None:
         measure(run, measures_of("measure", {"look": {"n": n}}))
         network, x, y, seed = calls.pop()
         assert len(x) == len(y) == count
-        assert torch.equal(x, test.x[torch.arange(count)])
-        assert torch.equal(y, test.y[:count])
+        rows = torch.arange(count) * len(test) // count
+        assert torch.equal(x, test.x[rows])
+        assert torch.equal(y, test.y[rows])
         last = run.network("last").network.state_dict()
         assert all(torch.equal(value, last[name]) for name, value in network.state_dict().items())
         assert not network.training
@@ -124,14 +126,14 @@ CASES: list[tuple[str, Callable[[Run, list[Any]], None], str, Any]] = [
     ("once | every time", once_and_kept, "measured", lambda run, name, settings: None),
     ("once | whatever the settings", once_and_kept, "_path", lambda run, name, settings: run.path / "measures" / name),
     (
-        "first | not limited",
-        of_the_first_test_examples,
-        "min",
-        lambda *sizes: max(size for size in sizes if size < 10**5),
+        "spread | not limited",
+        of_test_examples_spread_evenly,
+        "eval_batches",
+        lambda examples, size: eval_batches(load(described().data).test, size),
     ),
     (
-        "first | other draws",
-        of_the_first_test_examples,
+        "spread | other draws",
+        of_test_examples_spread_evenly,
         "seed_of",
         lambda *names: Look.calls.append(0) or len(Look.calls),
     ),
@@ -164,7 +166,8 @@ def test_a_figure_is_that_of_the_measurement_itself(run: Run) -> None:
     found = measured(run, "pgd", asked["pgd"])
     test = Assembled(run.experiment).dataset.test
     assert test is not None
-    batch = test.x[torch.arange(60)], test.y[:60]
+    few = test.spread(60)
+    batch = few.x[torch.arange(60)], few.y
     direct = PGD(norm="linf", epsilon=0.3, bounds=None)(
         run.network().network, [batch], measuring.seed_of(0, "measuring")
     )

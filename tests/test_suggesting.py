@@ -147,6 +147,35 @@ def test_a_folder_of_new_images(pictures: Run, tmp_path: Path) -> None:
     assert list(suggest(pictures, 3, folder, skip_damaged=True).damaged) == ["a.png"]
 
 
+def test_what_the_run_has_labels_of_is_not_asked_for_again(pictures: Run, tmp_path: Path) -> None:
+    image: Any = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
+    run = Run(tmp_path / "run")
+    shutil.copytree(pictures.path, run.path)
+    data = tmp_path / "data"
+    shutil.copytree(pictures.experiment.data.name, data)
+    text = run.experiment_file.read_text(encoding="utf-8")
+    run.experiment_file.write_text(text.replace(pictures.experiment.data.name, str(data)), encoding="utf-8")
+    folder = tmp_path / "new"
+    for k, level in enumerate((0, 240, 130)):
+        folder.mkdir(exist_ok=True)
+        image.new("L", (4, 4), level).save(folder / f"{k}.png")
+    image.new("L", (4, 4), 0).save(folder / "also dark.png")
+    names = [each.name for each in suggest(run, 4, folder).items]
+    assert names[0] == "2.png", "0, 1 and their copy are labelled already"
+    distances = []
+
+    def seen(features: Any, uncertainty: Any, n: int, known: Any = None) -> torch.Tensor:
+        distances.append(None if known is None else len(known))
+        return diverse(features, uncertainty, n, known)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suggesting, "diverse", seen)
+        suggest(run, 4, folder)
+        shutil.rmtree(data)
+        assert len(suggest(run, 4, folder).items) == 4, "without the run's data they are chosen all the same"
+    assert distances == [6, None]
+
+
 def test_a_run_that_used_all_labels_asks_for_a_folder(tmp_path: Path) -> None:
     x = np.random.default_rng(0).random((20, 3))
     np.savez(tmp_path / "all.npz", x=x, y=np.arange(20) % 2)
@@ -167,7 +196,7 @@ def test_data_that_changed_are_refused(digits: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(predicting, "load", lambda choice: dataset)
     suggest(digits, 2)
     dataset.source["content"] = "another"
-    with pytest.raises(InputError, match="the data have changed since the run was trained"):
+    with pytest.raises(InputError, match="have changed since the run was trained"):
         suggest(digits, 2)
 
 

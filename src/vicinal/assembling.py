@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -13,7 +13,16 @@ from torch import nn
 from vicinal.data import Dataset, Subset, load, make_split
 from vicinal.errors import InputError
 from vicinal.experiment import Experiment
-from vicinal.networks import Autoencoder, Network, build_network, fit_preprocess, unfitted_preprocess
+from vicinal.networks import (
+    Autoencoder,
+    Network,
+    Start,
+    build_network,
+    config_of,
+    fit_preprocess,
+    start_network,
+    unfitted_preprocess,
+)
 from vicinal.randomness import seed_of
 
 if TYPE_CHECKING:
@@ -27,6 +36,9 @@ class Assembled:
         experiment: the experiment.
         dataset: its data, if loaded already.
         autoencoder: the trained autoencoder, if its method needs one.
+
+    Attributes:
+        start: the pretrained weights that the last network made here started from, or None.
     """
 
     def __init__(
@@ -34,6 +46,7 @@ class Assembled:
     ) -> None:
         self.experiment = experiment
         self.autoencoder = autoencoder
+        self.start: Start | None = None
         self.method = experiment.build_method()
         self.dataset = dataset or load(experiment.data)
         if experiment.augment.active and not self.dataset.is_images:
@@ -53,25 +66,34 @@ class Assembled:
         return Subset(self.dataset.train.x, torch.cat([self.split.labelled, self.split.unlabelled]).unique())
 
     def network(self, purpose: str = "initialisation", *, fitted: bool = True) -> Network:
-        """A freshly initialised network: the same for the same experiment, another for another ``purpose``.
+        """The network that training starts with: the same for the same experiment, another for another ``purpose``.
 
         Args:
-            purpose: names the draws.
-            fitted: with the fitted preprocessing; without, its buffers wait for saved weights.
+            purpose: names the draws of what does not come from pretrained weights.
+            fitted: with the fitted preprocessing, and the pretrained weights if the experiment names some; without, the
+                network waits for saved weights.
         """
-        name, shape = self.experiment.preprocess, self.dataset.shape
+        name, shape, classes = self.experiment.preprocess, self.dataset.shape, len(self.dataset.classes)
         preprocess = copy.deepcopy(self.preprocess) if fitted else unfitted_preprocess(name, shape)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.experiment.seed, purpose))
-            return build_network(self.experiment.network, shape, len(self.dataset.classes), preprocess)
+            if not fitted:
+                return build_network(self.experiment.network, shape, classes, preprocess)
+            network, self.start = start_network(self.experiment.network, shape, classes, preprocess)
+            return network
 
     def module(self, *, fitted: bool = True) -> VicinalModule:
         """The LightningModule that trains a fresh network, or with ``fitted=False`` one that takes saved weights."""
         from vicinal.training.module import VicinalModule
 
         independent: Callable[[], nn.Module] = lambda: self.network("teacher initialisation", fitted=fitted)  # noqa: E731
+        network = self.network(fitted=fitted)
+        about: dict[str, Any] = {"shape": list(self.dataset.shape), "classes": list(self.dataset.classes)}
+        config = config_of(network)
+        about |= {} if config is None else {"config": config}
+        about |= {} if self.start is None else {"start": self.start.as_dict()}
         return VicinalModule(
-            self.network(fitted=fitted),
+            network,
             self.method,
             self.experiment.training,
             augment=self.experiment.augment,
@@ -84,5 +106,5 @@ class Assembled:
             rows=len(self.dataset.train),
             pool=self.inputs,
             autoencoder=self.autoencoder,
-            about={"shape": list(self.dataset.shape), "classes": list(self.dataset.classes)},
+            about=about,
         )

@@ -17,6 +17,7 @@ from vicinal import machine
 from vicinal.assembling import Assembled
 from vicinal.errors import InputError
 from vicinal.evaluating import device_of, evaluate, trained
+from vicinal.experiment import Experiment
 from vicinal.measuring import store, stored
 from vicinal.networks import Autoencoder
 from vicinal.parallel import run_all
@@ -57,17 +58,22 @@ def assess(
         InputError: a run's training is not complete, or it cannot be evaluated.
     """
     sources = sources or {}
+    kept = {}
     for run in runs:  # before any work is spent
         with run.locked():
             trained(run)
+        kept[str(run.path)] = run.evaluation().get("studies", {}) if run.is_finished else {}
+    if jobs is None and any(device_of(run.experiment.training) == "cuda" for run in runs):
+        jobs = 1  # several would only share the one device
     figures = {f"{run.path}: {FIGURES}": (str(run.path), command) for run in runs}
-    for message in run_all(_measure_figures, figures, noun="runs", jobs=jobs).values():
-        raise InputError(message)
+    for name, message in run_all(_measure_figures, figures, noun="runs", jobs=jobs).items():
+        raise InputError(message if str(name.partition(": ")[0]) in message else f"{name}: {message}")
     tasks, done = {}, 0
     for run in runs:
         for name, study in studies.items():
             source = sources.get(str(run.path)) if study.uses_source else None
-            if stored(run, name, _key(run, study, source)) is None:
+            found = stored(run, _file(name), _key(run, study, source))
+            if found is None or (found["figures"] or {}).get("incomplete"):
                 path = None if source is None else str(source.path)
                 tasks[f"{run.path}: {name}"] = (str(run.path), name, study, path)
             else:
@@ -76,7 +82,10 @@ def assess(
     for run in runs:
         found = gathered(run, studies, sources.get(str(run.path)))
         values = run.evaluation()
-        values["studies"] = {name: _without_pictures(study) for name, study in found.items()}
+        same = _state(run)
+        still = {name: study for name, study in kept[str(run.path)].items() if same.items() <= study.items()}
+        merged = still | {name: _without_pictures(study) for name, study in found.items()}
+        values["studies"] = {name: merged[name] for name in STUDIES if name in merged}
         with run.locked(wait=True):
             write_atomic(run.evaluation_file, json.dumps(values, indent=2) + "\n")
     return failed
@@ -86,7 +95,7 @@ def gathered(run: Run, studies: Mapping[str, Study], source: Run | None = None) 
     """The studies that are measured of a run, by name, as they are kept in its directory."""
     found = {}
     for name, study in studies.items():
-        values = stored(run, name, _key(run, study, source if study.uses_source else None))
+        values = stored(run, _file(name), _key(run, study, source if study.uses_source else None))
         if values is not None:
             found[name] = values
     return found
@@ -136,38 +145,54 @@ def find_sources(runs: Sequence[Run], given: Run | None = None) -> dict[str, Run
 
     Args:
         runs: the runs that are compared.
-        given: the run to take for all others; None for a supervised one among ``runs`` on the same data, of another
-            seed where there is one. A run is never its own source.
+        given: the run to take for all others; None for a supervised one among ``runs`` on the same data: with the same
+            preprocessing, with the same labels and of another seed, as far as there is one. A run is never its own
+            source.
 
     Raises:
         InputError: the run that was given has other data, or trained no classifier.
     """
-    tasks = {str(run.path): (run.experiment.data, run.experiment.seed) for run in runs}
+    tasks = {str(run.path): (run, run.experiment) for run in runs}
     if given is not None:
         if isinstance(given.network("last").network, Autoencoder):
             raise InputError(f"{given.path}: trained no classifier, so there are no gradients to lead an attack")
-        for path, (data, _) in tasks.items():
-            if data != given.experiment.data:
+        for path, (_, experiment) in tasks.items():
+            if experiment.data != given.experiment.data:
                 raise InputError(f"{given.path}: was trained on other data than {path}; a source needs the same")
-        return {path: given for path in tasks if path != str(given.path)}
-    plain = [run for run in runs if run.experiment.method.name == "supervised"]
+        return {path: given for path, (run, _) in tasks.items() if not run.path.samefile(given.path)}
+    plain = [(run, experiment) for run, experiment in tasks.values() if experiment.method.name == "supervised"]
     found = {}
-    for path, (data, seed) in tasks.items():
-        able = [run for run in plain if str(run.path) != path and tasks[str(run.path)][0] == data]
-        able.sort(key=lambda run: tasks[str(run.path)][1] == seed)  # stable: the first of another seed, if there is one
+    for path, (run, mine) in tasks.items():
+
+        def unlike(able: tuple[Run, Experiment], mine: Experiment = mine) -> tuple[bool, ...]:
+            theirs = able[1]
+            return theirs.preprocess != mine.preprocess, theirs.split != mine.split, theirs.seed == mine.seed
+
+        able = [item for item in plain if item[1].data == mine.data and not item[0].path.samefile(run.path)]
         if able:
-            found[path] = able[0]
+            found[path] = min(able, key=unlike)[0]
     return found
 
 
 def _key(run: Run, study: Study, source: Run | None) -> dict[str, Any]:
-    """What a study's figures depend on, beside the data."""
+    """What a study's figures depend on."""
     return {
         "settings": {name: getattr(study, name) for name in parse_settings("study", type(study), {})},
         "seed": SEED,
-        "weights": _weights(run),
         "source": None if source is None else _weights(source),
+        **_state(run),
     }
+
+
+def _state(run: Run) -> dict[str, Any]:
+    """What all figures of a run depend on: weights, data, and the code that measures."""
+    data = run.evaluation()["provenance"]["data"].get("content")
+    return {"weights": _weights(run), "data": data, "version": vicinal.__version__}
+
+
+def _file(name: str) -> str:
+    """Where a study is kept: apart from the measurements of grids, some of which have the same names."""
+    return f"study-{name}"
 
 
 def _weights(run: Run) -> str:
@@ -181,14 +206,15 @@ def _weights(run: Run) -> str:
 
 def _measure_figures(path: str, command: str | None) -> None:
     run, parts = _loaded(path)
-    with run.locked():
+    with run.locked(wait=True):
         evaluate(run, parts, command=command)
 
 
 def _measure(path: str, name: str, study: Study, source: str | None) -> None:
     started = time.perf_counter()
     run, parts = _loaded(path)
-    key = _key(run, study, None if source is None else Run(source))
+    other = None if source is None else Run(source)
+    key = _key(run, study, other)
     figures, left_out = None, None
     network = run.network("last").network
     if isinstance(network, Autoencoder):
@@ -201,8 +227,9 @@ def _measure(path: str, name: str, study: Study, source: str | None) -> None:
             parts.split,
             device=device,
             preprocess=parts.experiment.preprocess,
-            source=None if source is None else Run(source).network("last").network.to(device),
+            source=None if other is None else other.network("last").network.to(device),
             source_name=source,
+            source_preprocess=None if other is None else other.experiment.preprocess,
         )
         left_out = study.refusal(subject)
         figures = study(subject, SEED) if left_out is None else None
@@ -215,14 +242,19 @@ def _measure(path: str, name: str, study: Study, source: str | None) -> None:
         "commit": machine.commit(),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    store(run, name, key, values)
+    store(run, _file(name), key, values)
 
 
-@functools.lru_cache(maxsize=1)
 def _loaded(path: str) -> tuple[Run, Assembled]:
     """A run and its data, loaded once for all studies that one process makes of it."""
     run = Run.open(path)
-    return run, Assembled(run.experiment)
+    return run, _assembled(str(run.path.resolve()), _weights(run))
+
+
+@functools.lru_cache(maxsize=1)
+def _assembled(path: str, weights: str) -> Assembled:  # noqa: ARG001
+    """By the weights too, as another run may lie there by now."""
+    return Assembled(Run(path).experiment)
 
 
 def _without_pictures(values: Mapping[str, Any]) -> dict[str, Any]:

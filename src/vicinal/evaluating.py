@@ -17,7 +17,7 @@ import vicinal
 from vicinal import machine
 from vicinal.assembling import Assembled
 from vicinal.companions import autoencoder_of, companion
-from vicinal.data import Examples, eval_batches
+from vicinal.data import Dataset, Examples, SplitIndices, eval_batches
 from vicinal.errors import InputError
 from vicinal.evaluation import figures
 from vicinal.evaluation.reconstruction import reconstruction
@@ -45,6 +45,7 @@ def evaluate(run: Run, parts: Assembled | None = None, *, command: str | None = 
 
     content = trained(run)
     parts = parts or Assembled(run.experiment)
+    check_data(run, parts.dataset, parts.split)
     experiment = parts.experiment
     last = run.network("last")
     validation, test = parts.split.validation_examples(parts.dataset), parts.dataset.test
@@ -65,11 +66,8 @@ def evaluate(run: Run, parts: Assembled | None = None, *, command: str | None = 
     values |= {
         "weights": evaluated_weights(content["state_dict"])[0],
         "steps": {"last": last.step, "best_validation": None if best is None else best.step},
-        "provenance": _provenance(parts, last.network)
-        | {
-            "training_seconds": round(content["callbacks"]["Checkpoints"]["seconds"], 2),
-            "command": _command_of(run) or command or shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]]),
-        },
+        "provenance": _provenance(parts, last.network, content["vicinal"].get("start"))
+        | {"training_seconds": round(content["callbacks"]["Checkpoints"]["seconds"], 2), **_made_by(run, command)},
     }
     weights = {name: tensor.cpu().contiguous() for name, tensor in last.network.state_dict().items()}
     about = {"experiment": experiment.to_yaml(), "shape": json.dumps(last.shape), "classes": json.dumps(last.classes)}
@@ -130,18 +128,51 @@ def _gate(run: Run, parts: Assembled) -> dict[str, Any] | None:
     return {**dataclasses.asdict(found), "passed": found.passed}
 
 
-def _command_of(run: Run) -> str | None:
-    """The command in an earlier evaluation, which may be damaged: then it is written anew."""
+def check_data(run: Run, dataset: Dataset, split: SplitIndices) -> None:
+    """Refuse data that are not what a run was trained on, or examples that trained would count as never seen.
+
+    Args:
+        run: the run.
+        dataset: its data as they are now.
+        split: what its experiment makes of them.
+
+    Raises:
+        InputError: they are others by now.
+    """
+    before, now = _earlier(run).get("data", {}).get("content"), dataset.source.get("content")
+    same = before is None or before == now
+    if not same or (run.split_file.is_file() and SplitIndices.load(run.split_file).digest != split.digest):
+        raise InputError(
+            f"{run.path}: the data ({dataset.name}) have changed since the run was trained; restore them, or train anew"
+        )
+
+
+def _earlier(run: Run) -> dict[str, Any]:
+    """The provenance in an earlier evaluation, which may be damaged: then it is written anew."""
     try:
-        command: str | None = run.evaluation()["provenance"]["command"]
-    except (InputError, KeyError, TypeError):
-        return None
-    return command
+        return dict(run.evaluation()["provenance"])
+    except (InputError, KeyError, TypeError, ValueError):
+        return {}
 
 
-def _provenance(parts: Assembled, network: nn.Module) -> dict[str, Any]:
+def _made_by(run: Run, command: str | None) -> dict[str, Any]:
+    """By what a run was trained, which a later evaluation does not change, and by what it was evaluated."""
+    now = {
+        "version": vicinal.__version__,
+        "commit": machine.commit(),
+        "machine": machine.describe(),
+        "command": command or shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]]),
+    }
+    earlier = _earlier(run)
+    if not earlier:
+        return now
+    return {**now, **{name: earlier[name] for name in now if name in earlier}, "evaluated": now}
+
+
+def _provenance(parts: Assembled, network: nn.Module, start: dict[str, Any] | None) -> dict[str, Any]:
+    """Where the figures come from; with ``start`` those of a network that did not start from random weights."""
     experiment = parts.experiment
-    return {
+    return ({} if start is None else {"start": start}) | {
         "experiment": experiment.key,
         "seed": experiment.seed,
         "labels": len(parts.split.labelled),
@@ -156,7 +187,4 @@ def _provenance(parts: Assembled, network: nn.Module) -> dict[str, Any]:
         "space": experiment.method.settings.get("space"),
         "regime": parts.method.regime,
         "steps": experiment.training.steps,
-        "version": vicinal.__version__,
-        "commit": machine.commit(),
-        "machine": machine.describe(),
     }

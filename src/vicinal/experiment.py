@@ -15,7 +15,7 @@ from vicinal import recipes
 from vicinal.data import SOURCES, Augment, Split, Strong, source_settings
 from vicinal.errors import InputError, nearest
 from vicinal.methods import METHODS, Method
-from vicinal.networks import NETWORKS, PreprocessName, network_settings
+from vicinal.networks import NETWORKS, PreprocessName, network_settings, split_weights
 from vicinal.settings import Choice, build, parse_settings, read_yaml, settings_of, shortened
 from vicinal.training.averaging import AveragingSettings
 from vicinal.training.config import Training
@@ -74,10 +74,10 @@ def import_path(where: str, name: str) -> Any:
     return getattr(found, attribute)
 
 
-def settings_target(group: str, name: str) -> Callable[..., Any]:
+def settings_target(group: str, name: str, *, recorded: bool = False) -> Callable[..., Any]:
     """What the settings of a choice are read off: the data source, the network's builder or the method's class."""
     if group == "data":
-        return source_settings(name)
+        return source_settings(name, recorded=recorded)
     return network_settings(name) if group == "network" else method_class(name)
 
 
@@ -85,10 +85,11 @@ def all_settings() -> dict[str, list[str]]:
     """Names of the settings of each group, those of a choice being the settings of all that can be chosen."""
     targets = {key: list(registry.values()) for key, registry in _REGISTRIES.items()}
     targets |= {key: [group] for key, group in GROUPS.items()}
-    return {
+    names = {
         key: list(dict.fromkeys(setting.name for kind in kinds for setting in settings_of(kind)))
         for key, kinds in targets.items()
     }
+    return {**names, "network": [*names["network"], "weights"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,10 @@ class Experiment:
         >>> Experiment.of(data="digits", method={"name": "ict", "weight": 20}, labels=50).method.settings["weight"]
         20.0
         """
-        given = merge(values or {}, more)
+        return cls._read(merge(values or {}, more))
+
+    @classmethod
+    def _read(cls, given: dict[str, Any], *, recorded: bool = False) -> Self:
         for key in given:
             if key not in (*CHOICES, *GROUPS, *SCALARS):
                 raise InputError(f"{key}: unknown key; {nearest(str(key), (*CHOICES, *GROUPS, *SCALARS, 'labels'))}")
@@ -150,12 +154,14 @@ class Experiment:
         made: dict[str, Any] = {"recipe": given.get("recipe")}
         for key in CHOICES:
             choice = Choice.of(key, given[key])
-            target = settings_target(key, choice.name)
-            if key == "network" and choice.name not in NETWORKS:
-                made[key] = choice  # somebody's own class: it checks its settings when it is built
-            else:
+            target = settings_target(key, choice.name, recorded=recorded)
+            # Where a network starts from is no setting of its builder; left out of the content where it is not given.
+            choice, weights = split_weights(choice, target) if key == "network" else (choice, None)
+            settings = choice.settings  # somebody's own class checks its settings when it is built
+            if key != "network" or choice.name in NETWORKS:
                 _refuse_unknown(key, choice, target)
-                made[key] = Choice(choice.name, parse_settings(key, target, choice.settings))
+                settings = parse_settings(key, target, settings)
+            made[key] = Choice(choice.name, settings if weights is None else {**settings, "weights": weights})
         build("method", method_class(made["method"].name), made["method"].settings)
         for key, group in GROUPS.items():
             made[key] = build(key, group, given.get(key, {}))
@@ -192,13 +198,13 @@ class Experiment:
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
-        """Read an experiment file. It starts from no recipe unless it names one.
+        """Read an experiment file. It starts from no recipe unless it names one. Its data need not be there any more.
 
         Raises:
             InputError: no such file, not YAML, or not an experiment.
         """
         try:
-            return cls.of({"recipe": "none", **read_yaml(path)})
+            return cls._read(merge({"recipe": "none"}, read_yaml(path)), recorded=True)
         except InputError as error:
             raise InputError(str(error) if str(error).startswith(f"{path}") else f"{path}: {error}") from error
 
@@ -284,5 +290,6 @@ def _refuse_unknown(key: str, choice: Choice, target: Callable[..., Any]) -> Non
             kinds = _REGISTRIES[key].items()
             others = [other for other, kind in kinds if name in {item.name for item in settings_of(kind)}]
             owners = f" ({', '.join(others)} {'has' if len(others) == 1 else 'have'} it)" if others else ""
-            lacks = f"has no such setting{owners}; {nearest(name, known)}" if known else f"has no settings{owners}"
+            offered = [*known, "weights"] if key == "network" else known
+            lacks = f"has no such setting{owners}; {nearest(name, offered)}" if known else f"has no settings{owners}"
             raise InputError(f"{key}.{name}: {choice.name} {lacks}")

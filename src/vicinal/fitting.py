@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def fit(
     progress: bool = True,
     tensorboard: bool = False,
     command: str | None = None,
+    dataset: Dataset | None = None,
 ) -> Run:
     """Train and evaluate one experiment into a run directory.
 
@@ -39,6 +41,7 @@ def fit(
         progress: show a progress bar on standard error.
         tensorboard: also write TensorBoard logs (extra ``tensorboard``).
         command: the command to record as provenance; the process's own by default.
+        dataset: its data, if loaded already.
 
     Raises:
         InputError: bad data, split or settings, or the directory is not free.
@@ -49,7 +52,16 @@ def fit(
     run = Run(output)
     made = [path for path in (run.path, *run.path.parents) if not path.exists()]
     with run.locked():
-        _run(experiment, run, resume=resume, made=made, progress=progress, tensorboard=tensorboard, command=command)
+        _run(
+            experiment,
+            run,
+            resume=resume,
+            made=made,
+            progress=progress,
+            tensorboard=tensorboard,
+            command=command,
+            dataset=dataset,
+        )
     return run
 
 
@@ -129,12 +141,13 @@ def _run(
     progress: bool = False,
     tensorboard: bool = False,
     command: str | None = None,
+    dataset: Dataset | None = None,
 ) -> None:
     run.claim(experiment, resume=resume)
     with machine.threads(experiment.training.threads):
         try:
             bring(experiment, run, functools.partial(finish, store=store, progress=progress, command=command), store)
-            parts = Assembled(experiment, autoencoder=autoencoder_of(run))
+            parts = Assembled(experiment, dataset, autoencoder=autoencoder_of(run))
             if not _is_trained(run, experiment):
                 _train(parts, run, progress=progress, tensorboard=tensorboard)
         except Exception:
@@ -164,6 +177,8 @@ def _train(
 
     experiment, training = parts.experiment, parts.experiment.training
     module = parts.module(fitted=not run.last.exists())
+    if progress and parts.start is not None:
+        print(f"vicinal: network {parts.start}", file=sys.stderr)
     if run.last.exists():
         if SplitIndices.load(run.split_file).digest != parts.split.digest:
             raise InputError(
@@ -180,7 +195,7 @@ def _train(
     )
     callbacks: list[Any] = [MetricsFile(run.metrics_file), *watchers]
     if progress:
-        callbacks.append(ProgressBar(f"{experiment.data.name} {experiment.method.name}", training.steps))
+        callbacks.append(ProgressBar(f"{Path(experiment.data.name).name} {experiment.method.name}", training.steps))
     train(
         module,
         data,

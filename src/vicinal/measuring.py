@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vicinal import machine
-from vicinal.data import Examples, eval_batches, load
+from vicinal.data import eval_batches, load
 from vicinal.errors import InputError, nearest
 from vicinal.evaluation.measures import MEASURES
 from vicinal.randomness import seed_of
@@ -25,7 +23,7 @@ BATCH = 200
 def measures_of(where: str, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Measurements as they stand in a grid file, checked and complete: settings by name.
 
-    ``n`` limits a measurement to the first examples of the test part (None: all of it).
+    ``n`` limits a measurement to so many examples, spread evenly over the test part (None: all of it).
 
     Raises:
         InputError: an unknown measurement or setting.
@@ -66,12 +64,9 @@ def measure(run: Run, measures: Mapping[str, Mapping[str, Any]]) -> None:
     network = run.network("last").network
     for name, settings in missing.items():
         call = {key: value for key, value in settings.items() if key != "n"}
-        count = min(len(test), settings["n"] or len(test))
-        x = test.x[torch.arange(count)]
         # The same draws for every run, so that runs are compared on the same perturbed examples.
-        found = MEASURES[name].settings(**call)(
-            network, eval_batches(Examples(x, test.y[:count]), BATCH), seed_of(0, "measuring")
-        )
+        batches = eval_batches(test.spread(settings["n"]), BATCH)
+        found = MEASURES[name].settings(**call)(network, batches, seed_of(0, "measuring"))
         values = {"settings": settings, "figures": dataclasses.asdict(found), "commit": machine.commit()}
         store(run, name, settings, values)
 

@@ -25,6 +25,7 @@ from vicinal.data import (
     read_sound_inputs,
 )
 from vicinal.errors import InputError, MissingExtraError
+from vicinal.evaluating import check_data
 from vicinal.evaluation import fit_temperature
 from vicinal.evaluation.temperature import BOUNDS
 from vicinal.measuring import store, stored
@@ -181,12 +182,10 @@ def data_of(run: Run) -> tuple[Dataset, SplitIndices]:
     Raises:
         InputError: its data are not there, or are others by now.
     """
-    experiment, split = run.experiment, SplitIndices.load(run.split_file)
+    experiment = run.experiment
     dataset = load(experiment.data)
-    trained_on = run.evaluation()["provenance"]["data"].get("content") if run.is_finished else None
-    same = trained_on in (None, dataset.source.get("content"))
-    if not same or make_split(dataset, experiment.split, experiment.seed).digest != split.digest:
-        raise InputError(f"{experiment.data.name}: the data have changed since the run was trained")
+    split = make_split(dataset, experiment.split, experiment.seed)
+    check_data(run, dataset, split)
     return dataset, split
 
 

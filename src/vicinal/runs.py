@@ -192,7 +192,8 @@ class Run:
         experiment = self.experiment
         preprocess = unfitted_preprocess(experiment.preprocess, shape)
         with torch.random.fork_rng(devices=[]):  # for the first weights, which are replaced
-            network = build_network(experiment.network, shape, len(classes), preprocess)
+            config = content["vicinal"].get("config")
+            network = build_network(experiment.network, shape, len(classes), preprocess, config=config)
         try:
             network.load_state_dict(weights)
         except RuntimeError as error:

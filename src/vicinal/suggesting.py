@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from vicinal.data import Rows, Subset, as_float
 from vicinal.data.folders import list_folder
 from vicinal.data.images import is_image_folder
-from vicinal.errors import InputError
+from vicinal.errors import InputError, MissingExtraError
 from vicinal.networks import EVAL, Parts, applied
 from vicinal.predicting import BATCH, classifier, data_of, in_batches, logits_of, new_inputs
 from vicinal.reporting import Table
@@ -36,6 +36,8 @@ from vicinal.runs import Run, WhichName
 Score = Literal["margin", "entropy"]
 CANDIDATES = 10
 """Candidates per suggestion."""
+HEADER = ("rank", "name", "label", "probability", "second", "margin", "entropy")
+"""Columns of the list."""
 
 
 class Suggestion(NamedTuple):
@@ -81,7 +83,7 @@ class Suggestions(NamedTuple):
         for rank, each in enumerate(self.items, 1):
             probability, margin, entropy = (f"{value:.6f}" for value in (each.probability, each.margin, each.entropy))
             rows.append((str(rank), each.name, each.label, probability, each.second, margin, entropy))
-        return Table("", ("rank", "name", "label", "probability", "second", "margin", "entropy"), tuple(rows)).csv()
+        return Table("", HEADER, tuple(rows)).csv()
 
     def sheet(self) -> bytes | None:
         """The examples as a contact sheet (PNG), or None where they are no pictures.
@@ -112,7 +114,8 @@ def suggest(
     Args:
         run: a trained run of a classifier.
         n: how many, at least 1; fewer where there are fewer.
-        source: a folder of images, or an ``.npz`` file; by default the run's own examples without label.
+        source: a folder of images, or an ``.npz`` file; by default the run's own examples without label. What the run
+            has labels of counts as labelled here too, if its data are still what they were.
         score: what uncertainty is.
         which: weights at the end of training, or at the lowest validation error.
         skip_damaged: of a folder, leave out images that cannot be read, instead of refusing.
@@ -185,7 +188,11 @@ def _pool(
     """What to choose from: names and inputs; rows that are labelled already (of other inputs); what was skipped."""
     if source is not None:
         names, x, damaged = new_inputs(run, classifier(run, which), source, skip_damaged=skip_damaged)
-        return names, x, None, damaged
+        try:
+            dataset, split = data_of(run)
+        except (InputError, MissingExtraError, OSError):  # the new images can be chosen from all the same
+            return names, x, None, damaged
+        return names, x, (dataset.train.x, split.labelled), damaged
     dataset, split = data_of(run)
     rows = split.unlabelled[~torch.isin(split.unlabelled, split.labelled)]
     if not len(rows):

@@ -73,6 +73,31 @@ def test_suggestions_lie_in_the_run_by_default(finished: Path, tmp_path: Path, c
     assert (run / "suggestions.png").exists()
 
 
+def test_suggest_replaces_its_own_files_alone(finished: Path, tmp_path: Path, cli: Any) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    for _ in range(2):
+        assert cli("suggest", run, "-n", 2).code == 0, "those in the run are replaced"
+    np.savez(tmp_path / "new.npz", x=np.random.default_rng(0).random((9, 1, 8, 8)))
+    (tmp_path / "notes.csv").write_text("name,label\n", encoding="utf-8")
+    (tmp_path / "holiday.png").write_bytes(b"a picture")
+    (run / "contact-sheet.png").write_bytes(b"of the data")
+    for output, named in (
+        (tmp_path / "notes.csv", "notes.csv"),
+        (tmp_path / "holiday.csv", "holiday.png"),
+        (run / "contact-sheet.csv", "contact-sheet.png"),
+        (run / "metrics.csv", "metrics.csv"),
+    ):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        answer = cli("suggest", run, "-n", 2, "--input", tmp_path / "new.npz", "--output", output)
+        assert (answer.code, answer.out) == (2, "")
+        assert f"{named}: exists already, and nothing says that it may be replaced" in answer.err
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert cli("suggest", run, "-n", 2, "--output", tmp_path / "a.csv").code == 0
+    (tmp_path / "a.png").unlink(missing_ok=True)
+    assert cli("suggest", run, "-n", 2, "--output", tmp_path / "a.csv").code == 0, "a list of ours"
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """New images, two of them damaged."""
@@ -118,3 +143,27 @@ def test_predict_says_what_its_confidence_is(finished: Path, tmp_path: Path, cli
     assert len(kept) == 1
     temperature = kept[0]["figures"]["temperature"]
     assert f"logits / {temperature:.3g}" in answer.err if temperature else "not calibrated" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("predict", "INPUT", "-o", "é 0.png"), "é 0.png"),
+        (("predict", "INPUT", "-o", "labels.csv"), "labels.csv"),
+        (("suggest", "--input", "INPUT", "-o", "é 0.csv"), "é 0.csv"),
+        (("suggest", "--input", "INPUT", "-o", "sub/../list.csv"), "list.csv"),
+    ],
+)
+def test_nothing_is_written_among_the_images_that_are_read(
+    finished: Path, folder: Path, cli: Any, words: tuple[str, ...], named: str
+) -> None:
+    (folder / "sub").mkdir()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    name, *rest = [str(folder) if word == "INPUT" else word for word in words]
+    rest[-1] = str(folder / rest[-1])
+    answer = cli(name, finished, *rest, "--skip-damaged")
+    assert (answer.code, answer.out) == (2, "")
+    (line,) = answer.err.splitlines()
+    assert named in line
+    assert f"lies in {folder}, whose files are read; choose a name outside of it" in line
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

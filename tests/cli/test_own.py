@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ def test_flags_and_files_win_and_show_config_shows_the_same(
     assert answer.code == 0, answer.err
     made = Run("runs/mine-vat").experiment
     assert (made.seed, made.training.steps, made.network.settings["hidden"], made.split.validation) == (3, 6, (4,), 4)
-    assert (shown.method, shown.network, shown.split, shown.data) == (made.method, made.network, made.split, made.data)
+    assert (shown.method, shown.network, shown.split) == (made.method, made.network, made.split)
+    assert made.data == replace(shown.data, name=str(tmp_path / "mine"))
     assert made.training.validate_every <= 6, "it follows the number of steps"
 
 
@@ -109,7 +111,7 @@ def test_a_method_that_is_named_starts_from_bare_defaults_as_ever(
     assert answer.code == 0, answer.err
     run = Run("runs/mine-ict")
     assert run.experiment == Experiment.of(
-        data="mine",
+        data=str(tmp_path / "mine"),
         method="ict",
         network="mlp",
         split={"validation": 2},
@@ -176,6 +178,19 @@ def test_folders_inside_unlabelled_are_told_not_to_be_labels(tmp_path: Path) -> 
     found = choose({"data": str(folder)})
     assert found.dataset.classes == ("digit 3", "digit 8")
     assert any("unlabelled/ holds folders (digit 5)" in note for note in found.table().notes)
+
+
+def test_a_class_of_nothing_but_folders_is_told(tmp_path: Path) -> None:
+    folder = write(tmp_path / "mine")
+    assert not any("holds folders" in note for note in choose({"data": str(folder)}).table().notes)
+    for name in ("left", "right"):
+        (folder / "digit 3" / name).mkdir()
+    for k, path in enumerate(sorted((folder / "digit 3").glob("*.png"))):
+        path.rename(path.parent / ("left", "right")[k % 2] / path.name)
+    found = choose({"data": str(folder)})
+    assert found.dataset.classes == ("digit 3", "digit 8")
+    (note,) = (note for note in found.table().notes if "holds folders" in note)
+    assert note == "digit 3/ holds folders (left, right): their names are not taken for classes, all is 'digit 3'"
 
 
 def test_arrays_of_one_s_own(tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -111,6 +112,40 @@ def test_an_output_that_is_a_file_is_refused_before_any_work(
     assert "is not a folder" in answer.err
 
 
+def test_a_bad_run_is_refused_before_work_on_the_others(
+    cli: Any, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run, tmp_path / "b")
+    values = json.loads((tmp_path / "b" / "evaluation.json").read_text(encoding="utf-8"))
+    values["provenance"]["data"]["content"] = "another"
+    (tmp_path / "b" / "evaluation.json").write_text(json.dumps(values), encoding="utf-8")
+    monkeypatch.setattr(theorising, "theorise", None)
+    answer = cli("theory", run, tmp_path / "b", "-o", tmp_path / "new")
+    assert answer.code == 2
+    assert "have changed" in answer.err
+    assert len(answer.err.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("where", ["taken/new", "closed/new"])
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(
+    cli: Any, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(theorising, "theorise", None)
+    (tmp_path / "taken").write_text("")
+    (tmp_path / "closed").mkdir()
+
+    def refused(**_settings: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    if where.startswith("closed"):  # a folder's own mode stops no superuser
+        monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    answer = cli("theory", run, "-o", tmp_path / where)
+    assert answer.code == 2
+    assert "cannot write in" in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
 def test_an_interrupted_command_writes_nothing(
     cli: Any, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +153,7 @@ def test_an_interrupted_command_writes_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(theorising, "theorise", stop)
-    answer = cli("theory", run, "-o", tmp_path)
+    answer = cli("theory", run, "-o", tmp_path / "new" / "folder")
     assert answer.code == 130
     assert "nothing was written" in answer.err
     assert list(tmp_path.iterdir()) == []

@@ -217,6 +217,14 @@ def table(text: str | bytes) -> Callable[[Path, Writer], None]:
     return make
 
 
+def two_test_parts(folder: Path, write: Writer) -> None:
+    two_classes(folder / "train", write)
+    (folder / "Test").mkdir()
+    (folder / "test").mkdir(exist_ok=True)
+    if len(list(folder.iterdir())) == 2:
+        pytest.skip("the file system does not tell capitals apart")
+
+
 def table_beside_parts(folder: Path, write: Writer) -> None:
     two_classes(folder / "train", write)
     (folder / "metadata.csv").write_text("file_name,label\n")
@@ -236,6 +244,11 @@ BAD: dict[str, tuple[Callable[[Path, Writer], None], str]] = {
     "new class": (new_class, "class 'bb' in the test part is not in the training part"),
     "partly labelled test": (partly_labelled_test, "labels of the test part: row 1 has no label"),
     "missing file": (table("file_name,label\nx.png,a\nz.png,b\n"), "metadata.csv: line 3: there is no file 'z.png'"),
+    "listed outside": (
+        table("file_name,label\nx.png,a\n../outside.png,b\n"),
+        "metadata.csv: line 3: '../outside.png' lies outside the folder; move it inside",
+    ),
+    "two test parts": (two_test_parts, "set/test: a second test part beside 'Test'"),
     "listed twice": (table("file_name,label\nx.png,a\nx.png,b\n"), "line 3: 'x.png' is listed twice"),
     "not listed": (table("file_name,label\nx.png,a\n"), "set/y.png: not listed in metadata.csv"),
     "no label column": (table("file_name,class\nx.png,a\ny.png,b\n"), "there is no column 'label'"),

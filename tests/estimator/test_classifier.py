@@ -257,6 +257,19 @@ def test_columns_without_scale_or_with_any(blobs: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("preprocess", ["none", "normalise"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
+def test_whole_numbers_are_features_as_they_are(dtype: Any, preprocess: str) -> None:
+    rng = np.random.default_rng(0)
+    X = (rng.integers(0, 2, (60, 5)) if dtype is bool else rng.integers(0, 200, (60, 5))).astype(dtype)
+    y = X[:, 0] > X[:, 0].mean()
+    made = [
+        VicinalClassifier(**QUICK, preprocess=preprocess).fit(given, y).predict_proba(given)
+        for given in (X, X.astype(np.float64))
+    ]
+    assert (made[0] == made[1]).all()
+
+
 def test_examples_that_are_all_equal() -> None:
     model = VicinalClassifier(**QUICK).fit(np.ones((12, 3)), [0, 1, 1, 1] + [-1] * 8)
     assert model.predict(np.ones((2, 3))).tolist() == [1, 1]

@@ -59,6 +59,21 @@ def test_what_is_no_labels(y: Any, words: str) -> None:
         read_labels(y)
 
 
+@pytest.mark.parametrize(
+    ("y", "kind"),
+    [
+        (pd.Series([1, None, 0], dtype="Int64"), "i"),
+        (pd.array([1, None, 0], dtype="UInt8"), "u"),
+        (pd.Series([True, None, False], dtype="boolean"), "b"),
+        (pd.Series([1.0, None, 0.0], dtype="Float64"), "f"),
+        (np.array([1.0, NAN, 0.0]), "f"),
+        (pd.Series([1, 0, -1]), "i"),
+    ],
+)
+def test_classes_have_the_type_that_they_were_given_in(y: Any, kind: str) -> None:
+    assert read_labels(y).classes.dtype.kind == kind
+
+
 def test_labels_that_are_known_are_not_marks() -> None:
     assert not unlabelled_rows(np.array([0, -2, 5])).any()
     assert not unlabelled_rows(np.array([None, "None"], dtype=object))[1]

@@ -144,7 +144,23 @@ def test_a_flag_prints_its_numbers_and_is_plain(trained: Any, digits: Any) -> No
     flag = found.flags[0]
     assert str(flag) == f"more steps: error after 10 steps <= after 30: {flag.first:.4f}, {flag.second:.4f}: yes"
     assert str(dataclasses.replace(flag, holds=False)).endswith(": NO")
-    assert all(type(value) in (str, float, bool) for flag in found.flags for value in vars(flag).values())
+    assert all(type(value) in (str, float, bool, int) for flag in found.flags for value in vars(flag).values())
+
+
+@pytest.mark.parametrize(
+    ("norm", "epsilon", "claims"),
+    [
+        ("linf", 16 / 255, ["error at 16/255 <= at 32/255", "accuracy at radius 1 is at most 1 %"]),
+        ("linf", 0.1, ["error at 0.1 <= at 0.2", "accuracy at radius 1 is at most 1 %"]),
+        ("l2", 0.5, ["error at 0.5 <= at 1", "accuracy at radius 8 is at most 1 %"]),
+    ],
+)
+def test_claims_name_radii_as_readers_know_them(
+    norm: Any, epsilon: float, claims: Any, trained: Any, digits: Any
+) -> None:
+    flags = flagged(trained, digits[:1], norm=norm, epsilon=epsilon)[0].flags
+    assert [flag.claim for flag in flags if flag.name in ("larger radius", "everything falls")] == claims
+    assert {flag.n for flag in flags} == {len(digits[0][1])}
 
 
 def test_in_the_input_space(trained: Any, digits: Any) -> None:

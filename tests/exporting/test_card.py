@@ -90,6 +90,29 @@ def test_a_folder_is_named_without_the_way_to_it(tmp_path: Path) -> None:
     assert "not calibrated: the run has no validation part" in body
 
 
+def test_data_that_are_gone_leave_no_path(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
+    folder = tmp_path / "somebody's own" / "birds"
+    for k in range(12):
+        (folder / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        image.new("L", (8, 8), 20 * k).save(folder / "ab"[k % 2] / f"{k}.png")
+    experiment = Experiment.of(
+        data=str(folder),
+        method="supervised",
+        network={"name": "mlp", "hidden": [4]},
+        split={"validation": 4},
+        training={"steps": 2, "device": "cpu", "threads": 1, "batch_labelled": 4},
+    )
+    run = fit(experiment, tmp_path / "run", progress=False)
+    shutil.rmtree(folder)
+    text = card(run, tmp_path / "model")
+    assert text.startswith("---\n")
+    assert "# birds: supervised" in text
+    assert "somebody" not in text
+    assert str(tmp_path) not in text
+    assert "not calibrated: the validation examples were not there when the model was exported." in text
+
+
 def test_figures_of_other_weights_would_be_seen(image_run: Run, tmp_path: Path) -> None:
     """The control: a card whose evaluation was changed says something else."""
     other = Run(tmp_path / "run")

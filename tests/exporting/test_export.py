@@ -176,6 +176,36 @@ def test_what_cannot_leave_is_refused(image_run: Run, tmp_path: Path) -> None:
         export(other, "safetensors", tmp_path / "m.safetensors")
 
 
+@pytest.mark.parametrize("form", ["onnx", "torch-export", "safetensors"])
+def test_only_an_earlier_export_is_replaced(feature_run: Run, tmp_path: Path, form: Any) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnx", reason="the extra 'export' is not installed")
+        pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
+    target = tmp_path / "model"
+    export(feature_run, form, target)
+    export(feature_run, form, target)
+    export(feature_run, "safetensors", target)
+    other = tmp_path / "other"
+    for content in (b"", b"thesis", b"PK" + bytes(50), feature_run.model_file.read_bytes()):
+        other.write_bytes(content)
+        with pytest.raises(InputError, match="exists already and is no model that vicinal exported"):
+            export(feature_run, form, other)
+        assert other.read_bytes() == content
+
+
+def test_nothing_of_the_run_is_replaced(image_run: Run, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    shutil.copytree(image_run.path, run.path)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    for name in ("model.safetensors", "split.json", "checkpoints", "companions.json", "x/../metrics.csv"):
+        with pytest.raises(InputError, match="belongs to the run; choose a new name"):
+            export(run, "hub-folder" if name == "checkpoints" else "safetensors", run.path / name)
+    assert {path: path.read_bytes() for path in before} == before
+    assert export(run, "safetensors", run.path / "model for others.safetensors").files
+    with pytest.raises(InputError, match="belongs to the run"):
+        export(run, "safetensors", run.path / "model for others.safetensors")
+
+
 def test_a_network_that_diverged_is_refused(image_run: Run, tmp_path: Path) -> None:
     other = Run(tmp_path / "run")
     shutil.copytree(image_run.path, other.path)

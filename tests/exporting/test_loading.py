@@ -84,6 +84,14 @@ def test_a_network_of_another_s_code_is_given(foreign_run: Run, tmp_path: Path) 
         ({"classes": [0, 1]}, "classes: expected"),
         ({"library_name": "other"}, "not a model that vicinal exported"),
         ({"description_version": 2}, "written by a newer vicinal"),
+        ({"description_version": 0}, "description_version: expected a whole number of at least 1, got 0"),
+        ({"description_version": True}, "description_version: expected"),
+        ({"description_version": None}, "description_version: expected"),
+        ({"classes": ["a", "b"] + ["a"] * 8}, "classes: two have the same name"),
+        ({"temperature": "1.5"}, "temperature: expected a number greater than 0 or null, got '1.5'"),
+        ({"temperature": True}, "temperature: expected"),
+        ({"temperature": -1.0}, "temperature: expected"),
+        ({"temperature": float("nan")}, "temperature: expected"),
     ],
 )
 def test_a_wrong_description_is_told(change: Callable[..., Path], values: dict[str, Any], message: str) -> None:
@@ -103,9 +111,15 @@ def test_damage_is_told(folder: Path, tmp_path: Path, image_run: Run) -> None:
             load(weights)
     weights.write_bytes(whole)
     load(folder)
-    (folder / "config.json").write_text("{", encoding="utf-8")
-    with pytest.raises(InputError, match="not valid JSON"):
-        load(folder)
+    for text, message in (
+        (b"{", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"\xff{}", "not text in UTF-8"),
+    ):
+        (folder / "config.json").write_bytes(text)
+        with pytest.raises(InputError, match=message) as caught:
+            load(folder)
+        assert "\n" not in str(caught.value)
     (folder / "config.json").unlink()
     with pytest.raises(InputError, match=r"has no config\.json"):
         load(folder)

@@ -160,7 +160,7 @@ def test_nested_attribute_after_a_colon() -> None:
         ("cnn13", {}, (1, 8, 8), "network: cnn13 needs images of at least 12x12"),
         ("somebody.absent:Own", {}, (3, 4, 4), "cannot import 'somebody.absent'"),
         (":Own", {}, (3, 4, 4), "cannot import ''"),
-        ("hf:google/vit", {}, (3, 4, 4), "not made by name; write a function"),
+        ("huggingface:google/vit", {}, (3, 4, 4), "write hf:google/vit for a model"),
         ("somebody.nets:Onw", {}, (3, 4, 4), "did you mean 'Own'"),
         ("somebody.nets:NOT_CALLABLE", {}, (3, 4, 4), "is a int, not a class"),
         ("somebody.nets:no_module", {}, (3, 4, 4), "gave a int, not a torch module"),

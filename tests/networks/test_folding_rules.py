@@ -163,6 +163,14 @@ ODD: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "before, linear": (lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192), nn.Linear(192, 4)), 1, 0),
     "both": (lambda: nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3), conv(3, 4), nn.BatchNorm2d(4)), 2, 0),
     "one dimension": (lambda: nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 4, 5), nn.BatchNorm1d(4)), 1, 0),
+    "a linear layer of another axis": (lambda: nn.Sequential(nn.Flatten(2), nn.Linear(64, 5), nn.BatchNorm1d(3)), 0, 1),
+    "before a linear layer of another axis": (
+        lambda: nn.Sequential(nn.Flatten(2), nn.BatchNorm1d(3), nn.Linear(64, 4)),
+        0,
+        1,
+    ),
+    # As many columns as channels: no count tells them apart.
+    "a linear layer in images": (lambda: nn.Sequential(nn.Linear(8, 3), nn.BatchNorm2d(3)), 0, 1),
     "spectral norm": (lambda: nn.Sequential(parametrizations.spectral_norm(conv(3, 4)), nn.BatchNorm2d(4)), 1, 0),
     "between body and head": (between_body_and_head, 0, 1),
     "at a place": (at_a_place, 0, 1),
@@ -196,7 +204,7 @@ PLAIN: Callable[..., Any] = lambda network: [lambda net, x: net(x)]  # noqa: E73
     ("name", "target", "rule"),
     [
         ("before, padded", "_pads_nothing", lambda layer: True),
-        ("hooks", "_fit", lambda norm, layer: True),
+        ("hooks", "_fit", lambda norm, layer, before: True),
         ("between body and head", "_calls", PLAIN),
         ("at a place", "_calls", PLAIN),
         ("codes", "_calls", PLAIN),

@@ -123,8 +123,7 @@ def test_differences_are_of_runs_with_the_same_seed_and_split() -> None:
     assert found is not None
     assert found.values == pytest.approx((-0.02, -0.06))
     spread = 0.04 / math.sqrt(2) / math.sqrt(2)
-    one, two = (binomial(a, 1000) ** 2 + binomial(b, 1000) ** 2 for a, b in ((0.08, 0.10), (0.14, 0.20)))
-    assert found.error == pytest.approx(max(spread, math.sqrt(one + two) / 2))
+    assert found.error == pytest.approx(spread), "which is greater than the binomial one"
     assert difference(only(*base, entry("ict", 9)).rows[1], rows[0], ERROR) is None
 
 
@@ -136,12 +135,16 @@ def test_differences_are_of_runs_with_the_same_seed_and_split() -> None:
         ((0.10, 0.101), ERROR, "none"),  # the binomial error is 0.9 points
         ((0.10, 0.101), WITHOUT_N, "none"),
         ((0.101, 0.101), WITHOUT_N, "higher"),  # the same on both seeds, and no other error
-        ((0.10,), WITHOUT_N, "none"),
-        ((0.101,), WITHOUT_N, "higher"),
+        ((0.10,), WITHOUT_N, "unknown"),  # one pair, and nothing tells its error
+        ((0.5,), WITHOUT_N, "unknown"),
         ((0.101,), ERROR, "none"),
+        ((0.075,), ERROR, "none"),  # 1.98 standard errors of 1.26 points
+        ((0.074,), ERROR, "lower"),  # 2.06
+        ((0.074, 0.074), ERROR, "lower"),
+        ((0.075, 0.075), ERROR, "none"),  # more seeds, but the same test examples
     ],
 )
-def test_a_difference_is_clear_beyond_one_standard_error(
+def test_a_difference_is_clear_beyond_two_standard_errors(
     values: tuple[float, ...], measure: Measure, verdict: str
 ) -> None:
     runs = [entry("ict", seed, value) for seed, value in enumerate(values)]
@@ -149,3 +152,26 @@ def test_a_difference_is_clear_beyond_one_standard_error(
     found = difference(row, base, measure)
     assert found is not None
     assert found.verdict == verdict
+
+
+def test_the_binomial_error_does_not_shrink_with_the_seeds() -> None:
+    one = math.sqrt(binomial(0.08, 1000) ** 2 + binomial(0.1, 1000) ** 2)
+    for seeds in (1, 2, 5):
+        runs = [
+            entry(method, seed, error)
+            for method, error in (("supervised", 0.1), ("ict", 0.08))
+            for seed in range(seeds)
+        ]
+        base, row = only(*runs).rows
+        found = difference(row, base, ERROR)
+        assert found is not None
+        assert found.error == pytest.approx(one)
+
+
+@pytest.mark.parametrize("n", [1, 20, 1000])
+def test_no_mistakes_are_not_without_an_error(n: int) -> None:
+    """Two standard errors reach about as far as the bound 3 / n of 95 %, and one mistake has no smaller error."""
+    none, all_ = binomial(0.0, n), binomial(1.0, n)
+    assert none == all_ == pytest.approx(math.sqrt(2 / (n + 4) * (n + 2) / (n + 4) / (n + 4)))
+    assert binomial(min(1.0, 1 / n), n) >= none
+    assert n == 1 or 2 * none == pytest.approx(3 / n, rel=0.35)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.report import comparison, curves, entry, every_study
-from support.report_studies import LINF, calibration, corruptions, fgm, paths, robustness, smoothness, study
+from support.report_studies import LINF, calibration, corruptions, fgm, paths, robustness, smoothness
 
 from vicinal.reporting import Table, percent
 from vicinal.reporting.report import Entry, tables
@@ -55,7 +55,7 @@ def test_the_main_table_holds_means_and_deviations_over_seeds() -> None:
     attacked = [
         run.studies["robustness"]["figures"]["curves"][1]["errors"][2] for run in comparison() if run.method == "ict"
     ]
-    assert ict["PGD-20 Linf 0.05 %"] == percent(attacked)
+    assert ict["error %, PGD-20, Linf radius 0.05"] == percent(attacked)
     assert ict["corrupted %"] == percent([run.studies["corruptions"]["figures"]["mean"] for run in comparison()[:3]])
     assert ict["seeds"] == "3"
     assert row(found, "supervised")["difference"] == "-"
@@ -77,6 +77,36 @@ def test_one_run_has_its_binomial_error_and_no_deviation() -> None:
     found = row(table("Main figures", [entry("ict", 0, 0.1)]), "ict")
     assert found["test error, last %"] == "10.00 (se 0.95)"
     assert found["ECE %"] == "5.00"
+
+
+def test_what_is_missing_is_told_below_the_main_table() -> None:
+    runs = [entry("supervised", 0, 0.1), entry("ict", 0, 0.1, studies={"corruptions": corruptions(0.1)})]
+    found = table("Main figures", runs)
+    assert row(found, "supervised")["corrupted %"] == "-"
+    assert "-: not measured, or no finite number: corrupted % (supervised)" in found.notes
+    assert not any("(k of n)" in note for note in found.notes)
+    some = table("Main figures", [entry("ict", 0, 0.1, n=500, studies=every_study(0.1, 8.0)), entry("ict", 1, 0.1)])
+    assert row(some, "ict")["corrupted %"].endswith("(1 of 2)")
+    assert any(note.startswith("(k of n):") for note in some.notes)
+    assert not any(note.startswith(("-:", "(k of n)")) for note in table("Main figures", comparison()).notes)
+
+
+def test_the_examples_of_an_error_are_those_of_its_run() -> None:
+    old = entry("ict", 0, 0.1, n=500)
+    without = replace(old, evaluation={**old.evaluation, "test": {"n": 500}})
+    found = table("Main figures", [without, entry("ict", 1, 0.1, n=2000)])
+    assert row(found, "ict")["test error, last %"] == "10.00 (se 0.67) (1 of 2)"
+    assert TableBlock(found).numeric[1]
+
+
+def test_the_selected_weights_are_named_as_in_files() -> None:
+    assert any("selected (best_validation)" in note for note in table("Main figures", [entry()]).notes)
+
+
+def test_bars_in_names_do_not_end_a_cell_of_markdown() -> None:
+    text = Table("t", ("a|b", "c"), (("x|y", "1"), ("z", "2"))).markdown()
+    assert [len(line) for line in text.splitlines()[2:]] == [12] * 4
+    assert "| x\\|y |" in text
 
 
 def test_a_run_without_a_validation_part_has_nothing_selected() -> None:
@@ -156,7 +186,7 @@ def test_the_heat_map_has_kinds_means_and_severities() -> None:
     found = table("Error % by kind", runs)
     assert [line[0] for line in found.rows] == [
         *("no corruption", "gaussian noise", "shot noise", "defocus blur", "contrast"),
-        *("mean of 4 kinds", "spatter (extra)", "mean of 1 extra kinds"),
+        *("mean of 4 kinds", "spatter (extra)", "mean of 1 extra kind"),
     ]
     assert row(found, "gaussian noise")["ict"] == percent([0.1 + 0.03 * 3])
     assert row(found, "mean of 4 kinds")["ict"] == percent([0.1 + 0.03 * 3 * 2.5])
@@ -206,21 +236,6 @@ def test_provenance_has_everything_and_says_what_was_left_out() -> None:
     assert ("Robustness", "it was not measured of this run", "ict 1") in left.rows
     made = table("How the studies were made", runs)
     assert ("Robustness", "n 200, steps 20", "7", "2cd34a56d2ba", "supervised 0", "1.5") in made.rows
-
-
-def test_studies_with_other_settings_are_warned_of() -> None:
-    from vicinal.reporting.report.grouping import chapters
-    from vicinal.reporting.report.measures import uneven
-
-    def warned(*each: dict[str, Any]) -> str | None:
-        (chapter,) = chapters(with_study("corruptions", *each))
-        return uneven(chapter, "corruptions")
-
-    figures = corruptions(0.1)["figures"]
-    assert warned(study("Corruptions", figures, n=200), study("Corruptions", figures, n=200)) is None
-    found = warned(study("Corruptions", figures, n=200), study("Corruptions", figures, n=100))
-    assert found is not None
-    assert "(n)" in found
 
 
 def test_chapters_stand_before_the_titles_of_several() -> None:

@@ -138,6 +138,27 @@ def test_every_table_of_the_page_is_a_table_of_the_file(logistic: dict[str, Any]
         assert all(len(row) == len(table.columns) for row in table.rows), table.title
 
 
+def test_means_stand_with_their_errors_and_numbers(logistic: dict[str, Any], kinked: dict[str, Any]) -> None:
+    found = {table.title: table for table in tables([logistic])}
+    assert all("±" in cell for row in found["Loss by radius"].rows for cell in row[1:])
+    assert "over 20 examples" in " ".join(found["Loss by radius"].notes)
+    along = found["Along training"]
+    assert [row[0] for row in along.rows] == [str(look["step"]) for look in logistic["training"]["looks"]]
+    for name in ("loss, sample", "mean cosine", "loss, test part"):
+        assert "±" in along.rows[-1][along.columns.index(name)]
+    assert "20 examples of the sample, 40 of the test part" in along.notes[0]
+    assert "Along training" not in {table.title for table in tables([kinked])}
+    assert says(logistic, "attack").count("standard error") == 3
+    assert says(logistic, "attack").endswith("20 examples")
+
+
+def test_what_the_training_had_besides_the_mixup_loss_is_told(logistic: dict[str, Any], kinked: dict[str, Any]) -> None:
+    assert "minimised" not in point(logistic, "Sample").text
+    assert "minimised the mixup loss up to its batch norm, so" in point(kinked, "Sample").text
+    other = logistic | {"minimised": False, "up_to": None, "method": "vat"}
+    assert "minimised the loss of vat, so" in point(other, "Sample").text
+
+
 def test_names_are_escaped(logistic: dict[str, Any]) -> None:
     text = render([logistic | {"run": "<b>a</b>"}], command="<i>", made="today")
     assert "<b>a</b>" not in text

@@ -57,6 +57,7 @@ def check_made(subject: Subject) -> None:
         "mean_extra": beside.error,
         "clean_error": figures(subject.network, batch).error,
         "notes": [],
+        "incomplete": False,
     }
     assert main.error != found["clean_error"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
@@ -67,8 +68,8 @@ def test_they_are_those_of_the_measurement(subject: Subject) -> None:
 
 
 def test_another_number_of_examples_is_told_apart(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = Subject.batches
-    monkeypatch.setattr(Subject, "batches", lambda self, n, size=20: batches(self, n if size == 20 else 29, size))
+    again = Subject.again
+    monkeypatch.setattr(Subject, "again", lambda self, n, size: again(self, 29, size))
     with pytest.raises(AssertionError):
         check_made(subject)
 
@@ -98,8 +99,10 @@ def test_a_kind_that_needs_what_is_not_installed_is_left_out_and_named(
     found = CorruptionErrors(n=4, severities=(1,))(subject, 0)
     assert found["kinds"] == [kind for kind in CORRUPTIONS if kind != "jpeg_compression"]
     assert "jpeg_compression" not in found["errors"]
+    assert found["incomplete"] is True
     (note,) = found["notes"]
     assert note.startswith("left out: jpeg_compression; jpeg_compression needs the package 'PIL.Image'")
+    assert CorruptionErrors(n=4, kinds=("fog",), severities=(1,))(subject, 0)["incomplete"] is False
     with pytest.raises(InputError, match="no kind can be measured; left out: jpeg_compression"):
         CorruptionErrors(kinds=("jpeg_compression",))(subject, 0)
 
@@ -155,6 +158,7 @@ def check_arrays(subject: Subject, files: Path) -> None:
     assert found["mean"] == pytest.approx(np.mean(expected["fog"]))
     assert found["mean_extra"] == pytest.approx(np.mean(expected["saturate"]))
     assert found["clean_error"] == error(subject, shifted(subject, 1), SPREAD) < found["mean"]
+    assert found["incomplete"] is True
     left_out = ["frost", "speckle_noise", "gaussian_blur", "spatter"]
     assert found["notes"] == [f"left out: {kind}; there are no files of it" for kind in left_out]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
@@ -178,7 +182,7 @@ def test_labels_in_another_order_are_said(subject: Subject, arrays: Path) -> Non
     found = CorruptionErrors(n=10, kinds=("fog",), extra=False, files=str(arrays))(
         dataclasses.replace(subject, dataset=other), 0
     )
-    assert found["n"] == 10
+    assert (found["n"], found["incomplete"]) == (10, False)
     assert found["errors"]["fog"] == [error(subject, shifted(subject, k), slice(0, N, 4)) for k in range(1, 6)]
     assert [note.split(":")[0] for note in found["notes"]] == [
         "the labels of the files are not those of the test part in its order",

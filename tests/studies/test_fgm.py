@@ -19,7 +19,6 @@ from vicinal.evaluation.attacks import FGM, robustness
 from vicinal.networks import Classifier, Normalise
 from vicinal.studies import Subject
 from vicinal.studies.fgm import PUBLISHED, SingleStep
-from vicinal.studies.robustness import black_box
 
 RADII = (0.0, 0.1, 0.4, 1.0)
 
@@ -73,8 +72,7 @@ def test_a_black_box_by_the_target_itself_is_a_white_box(images: Subject) -> Non
     assert own["black"] == own["white"]
     assert (own["source"], own["why_not"]) == ("itself", None)
     source = copy.deepcopy(images.network)
-    for parameter in source.parameters():
-        parameter.data = parameter.data.flip(0)
+    source.body[1].weight.data *= torch.linspace(0, 2, 16)[:, None]  # type: ignore[index, union-attr, operator]
     foreign = SingleStep(epsilons=RADII)(dataclasses.replace(images, source=source), 0)
     assert foreign["white"] == own["white"] != foreign["black"]
     assert foreign["source"] == "another network"
@@ -97,6 +95,26 @@ def test_a_black_box_preprocesses_by_the_source(line: Subject) -> None:
     assert found["black"] == errors(source.preprocess)
     assert found["black"] != errors(line.network.preprocess)
     assert found["black"][0] != found["clean_error"]  # the target never saw inputs of that scale
+
+
+def test_a_source_that_preprocesses_in_another_way_is_told(line: Subject) -> None:
+    """By its name, and in a line that says what does not compare; told by what it does, whatever the names are."""
+    study = SingleStep(epsilons=RADII)
+    for std, name, differs in (((1.5, 0.7), "zca", True), ((1.5, 0.7), "normalise", True), ((0.5, 2.0), "zca", False)):
+        source = linear([[0.0, 0.0], [2.0, 1.0]], std)
+        found = study(dataclasses.replace(line, source=source, source_preprocess=name), 0)
+        assert found["source_preprocess"] == name
+        assert (found["black"][0] != found["clean_error"]) <= differs
+        assert (found["note"] is not None) is differs
+        if differs:
+            assert f"in another way ({name}) than this one (normalise)" in found["note"]
+            assert "not comparable" in found["note"]
+            assert "\n" not in found["note"]
+    without = study(dataclasses.replace(line, source_preprocess="zca"), 0)
+    assert (without["source_preprocess"], without["note"]) == (None, None)
+    foreign = dataclasses.replace(line, network=nn.Sequential(line.network), source=source, source_preprocess="zca")
+    found = study(foreign, 0)  # in data space both start from the same inputs
+    assert (found["source_preprocess"], found["note"], found["why_not"]) == (None, None, None)
 
 
 def test_a_network_without_preprocessing_is_attacked_in_pixels_and_not_clipped(images: Subject) -> None:
@@ -129,32 +147,6 @@ def test_without_a_fitting_source_there_is_no_black_box(kind: str, images: Subje
     found = SingleStep(epsilons=RADII)(dataclasses.replace(images, source=source, source_name="it"), 0)
     assert (found["black"], found["source"]) == (None, None)
     assert reason in found["why_not"]
-
-
-def test_a_source_that_cannot_lead_is_left_out(images: Subject) -> None:
-    body = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
-    strange = {
-        "fits": body,
-        "other shape": nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
-        "other classes": nn.Sequential(nn.Flatten(), nn.Linear(36, 10)),
-    }
-    reasons = {name: black_box(dataclasses.replace(images, source=source)) for name, source in strange.items()}
-    assert reasons.pop("fits") == (body, None)
-    assert set(reasons.values()) == {(None, "the other network does not take these inputs, or gives other classes")}
-    assert black_box(images) == (None, "no other network was given")
-
-
-def test_a_source_for_the_input_space_keeps_the_shape(images: Subject) -> None:
-    changed = copy.deepcopy(images.network)
-    changed.preprocess = Normalise([0.5] * 3, [1.0] * 3)  # one channel becomes three
-    changed.body = nn.Sequential(nn.Flatten(), nn.Linear(108, 16))
-    subject = dataclasses.replace(images, source=changed)
-    assert black_box(subject)[0] is changed
-    assert black_box(subject, "input")[0] is None
-    assert black_box(dataclasses.replace(images, source=nn.Sequential(images.network)), "input") == (
-        None,
-        "the other network has no preprocessing layer of its own",
-    )
 
 
 def named(subject: Subject, name: str, shape: tuple[int, ...], preprocess: str | None) -> Subject:

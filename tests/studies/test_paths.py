@@ -36,7 +36,7 @@ def test_by_default_they_run_in_the_preprocessed_input(name: str, preprocess: st
     assert found == {
         "n": 60,
         "space": "input",
-        "attack": f"FGM, radius {radius} of the input",
+        "attack": f"FGM, radius {radius} in the preprocessed input",
         "epsilon": radius,
         "lambdas": list(LAMBDAS),
         "errors": by_hand(subject, radius, "input"),
@@ -84,7 +84,7 @@ def test_other_networks_are_measured_in_data_space(name: str, request: Any) -> N
     foreign = dataclasses.replace(subject, network=nn.Sequential(subject.network))
     found = Paths(epsilon=0.9)(foreign, 0)
     assert found["space"] == "pixels"
-    assert found["attack"] == "FGM, radius 0.9 of the pixels"
+    assert found["attack"] == "FGM, radius 0.9 in data space"
     assert (
         found["errors"] == by_hand(subject, 0.9, "pixels") == Paths(epsilon=0.9, space="pixels")(subject, 0)["errors"]
     )

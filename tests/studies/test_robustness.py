@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -129,6 +130,11 @@ def test_images_run_from_the_clean_error_towards_1(images: Subject) -> None:
         assert errors[0] == whole["clean_error"] < 0.3
         assert errors[-1] > 0.95
         assert sum(0.1 < error < 0.9 for error in errors) >= 2
+    claims = [{flag["name"]: flag["claim"] for flag in entry["flags"]} for entry in whole["sanity"]]
+    assert re.fullmatch(r"error at \d+/255 <= at \d+/255", claims[0]["larger radius"])
+    assert re.fullmatch(r"error at [\d.]+ <= at [\d.]+", claims[1]["larger radius"])
+    falls = [claim["everything falls"] for claim in claims]
+    assert falls == [f"accuracy at radius {radius} is at most 1 %" for radius in (1, 6)]
 
 
 def test_radii_of_vectors_follow_their_spread(vectors: Subject) -> None:
@@ -167,6 +173,8 @@ def test_radii_do_not_hang_on_the_last_digits_of_the_data(vectors: Subject, monk
 def test_ordinary_networks_raise_no_flag(norm: str, images: Subject, vectors: Subject, found: Any) -> None:
     assert raised(found, norm) == []
     assert [flag["name"] for flag in found["sanity"][0]["flags"]] == [*NAMES, "transfer"]
+    of = {flag["name"]: flag["n"] for flag in found["sanity"][0]["flags"]}
+    assert of == dict.fromkeys(NAMES, 30) | dict.fromkeys(("larger radius", "many steps or one", "transfer"), 40)
     without = dataclasses.replace(QUICK, linf=None, l2=None)(vectors, 0)
     assert raised(without, norm) == []
     assert [flag["name"] for flag in without["sanity"][0]["flags"]] == NAMES
@@ -237,7 +245,8 @@ def test_curves_alone_raise_flags(norm: str, images: Subject, monkeypatch: pytes
     (entry,) = [entry for entry in found["sanity"] if entry["norm"] == norm]
     flags = [flag for flag in entry["flags"] if not flag["holds"]]
     for flag in flags:
-        assert f"at {largest:.3g}, of 40 examples" in flag["claim"]
+        assert f"at {largest:g}" in flag["claim"]
+        assert flag["n"] == 40
         assert flag["second"] == found["clean_error"] < flag["first"]
     slack = max(flag["first"] - flag["second"] for flag in flags)
     assert raised(dataclasses.replace(quick, slack=slack)(subject, 0), norm) == []
@@ -251,18 +260,11 @@ def test_without_bounds_everything_falls_within_the_span_of_the_data(
     ranges = x.amax(dim=0) - x.amin(dim=0)
     for entry, reach in zip(found["sanity"], (ranges.max(), ranges.norm()), strict=True):
         (flag,) = [flag for flag in entry["flags"] if flag["name"] == "everything falls"]
-        assert f"accuracy at {float(reach):g} " in flag["claim"]
+        assert flag["claim"] == f"accuracy at radius {float(reach):.4g} is at most 1 %"
         assert (flag["first"], flag["holds"]) == (0.0, True)
     monkeypatch.setattr(MODULE, "_reach", lambda batches, norm: 0.0)  # then at twice the middle radius
     near = dataclasses.replace(QUICK, linf=(0, 0.01), l2=(0, 0.01))(plane, 0)
     assert all("everything falls" in raised(near, norm) for norm in RADII)
-
-
-def test_without_a_fitting_source_there_are_white_boxes_alone(images: Subject) -> None:
-    smaller = nn.Sequential(nn.Flatten(), nn.Linear(25, 3))
-    without = QUICK(dataclasses.replace(images, source=smaller, source_name="it"), 0)
-    assert (without["source"], {c["box"] for c in without["curves"]}) == (None, {"white"})
-    assert "does not take these inputs" in without["why_not"]
 
 
 def test_settings_are_read_as_they_are_typed() -> None:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from vicinal.data import load
 from vicinal.settings import Choice
 from vicinal.theory import Trained, adv_surrogate, adversarial_curve, check_assumptions, mixup_terms, surrogate_bound
-from vicinal.theory.attacked import attack_figures, jensen_figures, radii_figures
+from vicinal.theory.attacked import attack_figures, jensen_figures, logistic_bound_figures, radii_figures
+from vicinal.theory.sampled import mixup_loss_figures
 from vicinal.vicinity import cross_entropy, draw_mixing, mix
 
 NETWORKS = 60
@@ -120,6 +121,45 @@ def test_jensen_for_affine_logits() -> None:
         shift = nn.Linear(3, 3).double()
         shift.weight.data, shift.bias.data = 3 * draws(3, 3, seed=seed), draws(3, seed=seed + 50)
         assert slack(shift, seed) >= -1e-10
+
+
+@pytest.mark.parametrize("figures", [jensen_figures, logistic_bound_figures])
+def test_beyond_the_budget_permutations_stand_for_all_pairs(
+    figures: Callable[..., dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = nn.Linear(3, 2, bias=False).double()
+    network.weight.data = draws(2, 3, seed=1)
+    model = Trained(network, draws(40, 3, seed=2), torch.arange(40) % 2)
+    exact = figures(model, 1.0)
+    assert exact["standard_error"] == 0
+    assert exact["mixup"] == pytest.approx(mixup_loss_figures(model, 1.0, seed=0)["value"])
+
+    def never(*args: object, **settings: object) -> None:
+        raise AssertionError("all pairs")
+
+    monkeypatch.setattr("vicinal.theory.sampled.mixup_loss_exact", never)
+    monkeypatch.setattr("vicinal.theory.bounds.mixup_loss_exact", never)
+    with pytest.raises(AssertionError, match="all pairs"):  # the control
+        figures(model, 1.0)
+    found = figures(model, 1.0, seed=1, budget=1e3)
+    assert found == figures(model, 1.0, seed=1, budget=1e3) != figures(model, 1.0, seed=2, budget=1e3)
+    assert found["standard_error"] > 0
+    assert abs(found["mixup"] - exact["mixup"]) < 4 * found["standard_error"]
+
+
+def test_mean_losses_have_standard_errors_over_the_examples() -> None:
+    model = next(problems("biases"))
+    _, radii = check_assumptions(model, 1.0)
+    found = attack_figures(model, radii)
+    losses = F.cross_entropy(model.logits(model.x), model.y, reduction="none")
+    assert found["n"] == len(losses)
+    assert found["clean_standard_error"] == pytest.approx(float(losses.std()) / len(losses) ** 0.5)
+    surrogate = adv_surrogate(model.log_odds, model.x, model.ones, radii.l2)
+    assert found["each"]["surrogate_standard_error"] == pytest.approx(float(surrogate.std()) / len(losses) ** 0.5)
+    assert found["smallest"]["attack_standard_error"] > 0
+    assert adversarial_curve(model, [0.0, 0.1])["pgd_standard_error"][0] == pytest.approx(
+        found["clean_standard_error"], rel=1e-4
+    )
 
 
 def test_the_attack_is_the_callers_if_there_is_one() -> None:

@@ -31,7 +31,7 @@ def fit(words: list[str]) -> int:
         return 0
     from vicinal.cli.experiments import read_experiment, read_own
     from vicinal.cli.output import figures_table, show
-    from vicinal.cli.own import default_output, is_own, started
+    from vicinal.cli.own import check_output, default_output, is_own, located, named_like, started
     from vicinal.fitting import fit as run_fit
     from vicinal.runs import Run
 
@@ -44,13 +44,19 @@ def fit(words: list[str]) -> int:
         experiment = Run.open(output).experiment
     else:
         own = read_own(given)
-        experiment = read_experiment(given) if own is None else own.experiment
+        try:
+            experiment = read_experiment(given) if own is None else own.experiment
+        except InputError as error:
+            raise named_like(error, given.get("data")) from error
         if "output" not in given and not is_own(experiment.data.name):
             raise InputError("--output: missing; name a directory for the run, such as --output runs/a")
         output = given.get("output") or default_output(experiment)
+        check_output(output, experiment.data.name)
+        experiment = located(experiment)
     if own is not None:
         show(own.table())
         print(own.chosen, flush=True)
+        own = own._replace(experiment=experiment)
     if not resume and "output" not in given:
         print(f"run directory: {output}", flush=True)
     try:
@@ -62,9 +68,12 @@ def fit(words: list[str]) -> int:
                 progress=not options["quiet"],
                 tensorboard=options["tensorboard"],
                 command=_command("fit", words),
+                dataset=None if own is None else own.dataset,
             )
     except KeyboardInterrupt:
-        print(f"\nstopped; go on with: vicinal fit --resume {shlex.quote(output)}", file=sys.stderr)
+        begun = Run(output).experiment_file.is_file()
+        told = f"go on with: vicinal fit --resume {shlex.quote(output)}" if begun else "there is nothing to go on with"
+        print(f"\nstopped; {told}", file=sys.stderr)
         return 130
     if experiment.recipe and not resume and "config" not in given:
         print(f"recipe {experiment.recipe}; --recipe none starts from bare defaults", file=sys.stderr)

@@ -17,7 +17,8 @@ def suggest(words: list[str]) -> int:
         "network is unsure of, no two alike. Writes a CSV and a contact sheet of images.",
         "vicinal suggest runs/a -n 50",
         notes="The sheet lies beside the CSV, with the same name and .png. Move the files into\n"
-        "the folders of their classes, and train again.",
+        "the folders of their classes, and train again. None is like those that the run has\n"
+        "labels of, as long as its data are where they were.",
     )
     parser.add("run", metavar="RUN", help="a run directory")
     parser.add("-n", "--count", type=whole(1), metavar="N", help="how many (default: 50)")
@@ -39,7 +40,9 @@ def suggest(words: list[str]) -> int:
     if given is None:
         return 0
     from vicinal.cli.output import check_writable, list_skipped, write
+    from vicinal.cli.own import is_own
     from vicinal.runs import Run
+    from vicinal.suggesting import HEADER
     from vicinal.suggesting import suggest as choose
 
     run, source, count = Run.open(given["run"]), given.get("input"), given.get("count", 50)
@@ -47,8 +50,20 @@ def suggest(words: list[str]) -> int:
     sheet = output.with_suffix(".png")
     if output == sheet:
         raise InputError(f"--output: {output} is the contact sheet's name; name the CSV file, such as suggestions.csv")
-    for path in (output, sheet):
-        check_writable(path, *([] if source is None else [source]))
+    data = run.experiment.data.name
+    read = [folder for folder in (source, data) if folder is not None and (folder == source or is_own(folder))]
+
+    def listed(path: Path) -> bool:
+        with path.open("rb") as file:
+            return file.readline(200).rstrip() == ",".join(HEADER).encode()
+
+    def drawn_before(path: Path) -> bool:
+        """A picture does not say whose it is: in the run it is ours, if our list is there as well or by its name."""
+        ours = "output" not in given or (output.is_file() and listed(output))
+        return ours and path.resolve().is_relative_to(run.path.resolve())
+
+    check_writable(output, *read, ours=listed)
+    check_writable(sheet, *read, ours=drawn_before)
     found = choose(
         run,
         count,

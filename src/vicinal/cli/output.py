@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,20 @@ def show(table: Table) -> None:
     (Console() if wide.is_terminal else wide).print(*notes, sep="\n", end="\n" if notes else "")
 
 
-def check_writable(path: str | os.PathLike[str] | None, *sources: str | os.PathLike[str]) -> None:
+def check_writable(
+    path: str | os.PathLike[str] | None,
+    *sources: str | os.PathLike[str],
+    ours: Callable[[Path], bool] | None = None,
+) -> None:
     """Find out whether a file can be written before work is spent on what goes into it.
 
     Args:
         path: the file, or None for standard output.
-        sources: what is read, and must not be overwritten.
+        sources: files and folders that are read, and must not be overwritten or written into.
+        ours: whether a file that exists may be replaced; every file may by default.
 
     Raises:
-        InputError: it is a folder, lies in none, or is one of ``sources``.
+        InputError: it is a folder, lies in none, is one of ``sources`` or in one, or must not be replaced.
     """
     if path is None:
         return
@@ -45,8 +50,13 @@ def check_writable(path: str | os.PathLike[str] | None, *sources: str | os.PathL
     if not target.parent.is_dir():
         raise InputError(f"{path}: there is no folder {str(target.parent)!r}; make it first")
     for source in sources:
-        if target.resolve() == Path(source).resolve():
+        read = Path(source).expanduser().resolve()
+        if target.resolve() == read:
             raise InputError(f"{path}: would overwrite what is read; choose another name")
+        if read.is_dir() and target.resolve().is_relative_to(read):
+            raise InputError(f"{path}: lies in {source}, whose files are read; choose a name outside of it")
+    if ours is not None and target.exists() and not ours(target):
+        raise InputError(f"{path}: exists already, and nothing says that it may be replaced; choose another name")
 
 
 def write(path: str | os.PathLike[str] | None, text: str) -> None:

@@ -8,6 +8,7 @@ labels, and errors and confidences have to be measured on something.
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -19,9 +20,9 @@ import torch
 
 from vicinal.data import SOURCES, Dataset, Examples, SplitIndices, load, make_split
 from vicinal.data.decode import Files, headers
-from vicinal.data.folders import SUFFIXES, UNLABELLED, list_folder
+from vicinal.data.folders import PARTS, SUFFIXES, is_unlabelled, list_folder
 from vicinal.data.images import is_image_folder
-from vicinal.errors import MissingExtraError
+from vicinal.errors import InputError, MissingExtraError
 from vicinal.experiment import Experiment
 from vicinal.reporting import Table
 from vicinal.reporting.contact_sheet import COLUMNS, Section, contact_sheet
@@ -99,6 +100,40 @@ class Own(NamedTuple):
 def is_own(name: str) -> bool:
     """Whether a data set is a file or folder of somebody's own, rather than a known one."""
     return name not in SOURCES and Path(name).expanduser().exists()
+
+
+def named_like(error: InputError, data: str | None) -> InputError:
+    """What is told where a method is missing: with a hint, if the data were meant to be a folder or file of one's own.
+
+    Args:
+        error: what was to be told.
+        data: the data that the command line names, if it does.
+    """
+    if data not in SOURCES or not Path(data).exists() or not str(error).startswith("method: missing"):
+        return error
+    return InputError(f"{error}; {data!r} is the known data set, and ./{data} the folder or file of that name")
+
+
+def located(experiment: Experiment) -> Experiment:
+    """The same experiment with the whole path to data of somebody's own, so that its run is read from anywhere."""
+    if not is_own(experiment.data.name):
+        return experiment
+    path = str(Path(experiment.data.name).expanduser().resolve())
+    return replace(experiment, data=Choice(path, experiment.data.settings))
+
+
+def check_output(output: str | os.PathLike[str], data: str) -> None:
+    """Refuse a run directory inside a folder of data, where its pictures would be read as examples next time.
+
+    Raises:
+        InputError: it lies there.
+    """
+    folder = Path(data).expanduser()
+    if is_own(data) and folder.is_dir() and Path(output).resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"--output: {output} lies in the data folder {data}, and would be read as data next time; "
+            "name a directory outside of it, such as --output ../runs/a"
+        )
 
 
 def choose(asked: Mapping[str, Any]) -> Own:
@@ -222,10 +257,16 @@ def _remarks(own: Own) -> list[str]:
     if others:
         listed = ", ".join(f"{suffix} ({count})" for suffix, count in others.most_common(3))
         remarks.append(f"files that are no images by their names, left out: {listed}")
-    for folder in (root / name for name in UNLABELLED):
-        inside = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        if inside:
+    tops = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    parts = [path for path in tops if path.name.casefold() in PARTS]
+    for folder in [path for top in parts for path in sorted(top.iterdir()) if path.is_dir()] + tops:
+        inside = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        loose = any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()) or (root / "metadata.csv").exists()
+        # Folders below those of a class may be meant; a class of nothing but folders is often one folder too many.
+        if inside and folder not in parts and (not loose or is_unlabelled(folder.name)):
+            what = "labels" if is_unlabelled(folder.name) else f"classes, all is {folder.name!r}"
             remarks.append(
-                f"{folder.name}/ holds folders ({', '.join(inside[:3])}): their names are not taken for labels"
+                f"{folder.relative_to(root)}/ holds folders ({', '.join(inside[:3])}): their names are not taken for "
+                f"{what}"
             )
     return remarks

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from vicinal.cli.parsing import Parser, one_of, whole
@@ -39,18 +41,20 @@ def theory(words: list[str]) -> int:
     given = parser.parse(words)
     if given is None:
         return 0
-    from vicinal.cli.studying import read_runs, report_folder
+    from vicinal.cli.studying import read_runs
     from vicinal.errors import require
-    from vicinal.theorising import theorise
+    from vicinal.theorising import check_run, theorise
 
     command = shlex.join(["vicinal", "theory", *words])
     for module in ("jinja2", "matplotlib"):
         require(module, "figures", "the page of vicinal theory")
     runs = read_runs(given["run"], given.get("store", "runs"))
-    folder = report_folder(given.get("output", None if len(runs) == 1 else "theory"), runs)
+    folder = _output(given.get("output", runs[0].path if len(runs) == 1 else "theory"))
     settings = {name: given[name] for name in ("n", "alpha", "seed", "space", "replay") if name in given}
     found = []
     try:
+        for run in runs:  # one that is of no use must not cost the work on the others
+            check_run(run)
         for run in runs:
             found.append(theorise(run, **settings, progress=True))
             _show(found[-1])
@@ -61,7 +65,27 @@ def theory(words: list[str]) -> int:
     return 0
 
 
-def _write(folder: Any, found: list[dict[str, Any]], command: str) -> None:
+def _output(name: str | Path) -> Path:
+    """Where the files go, found out before work is spent on them; the folder is made when they are written.
+
+    Raises:
+        InputError: it is a file, or nothing can be written there.
+    """
+    from vicinal.errors import InputError
+
+    folder = Path(name)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output: {folder} is not a folder; name one, existing or new")
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(f"--output: {folder}: cannot write in {there}: {error.strerror}; name another") from error
+    return folder
+
+
+def _write(folder: Path, found: list[dict[str, Any]], command: str) -> None:
     """The three files, each whole or not at all, and where the page is."""
     import json
 
@@ -70,6 +94,7 @@ def _write(folder: Any, found: list[dict[str, Any]], command: str) -> None:
     from vicinal.runs import write_atomic
 
     page = render(found, command=command, made=made())
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "theory.json", json.dumps({"command": command, "runs": found}, indent=1) + "\n")
     write_atomic(folder / "theory.md", "\n".join(table.markdown() for table in tables(found)))
     write_atomic(folder / "theory.html", page)

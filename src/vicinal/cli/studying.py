@@ -53,9 +53,13 @@ def read_studies(given: Mapping[str, Any]) -> dict[str, Study]:
     Raises:
         InputError: an unknown study or setting, or a bad value; if the file is to blame, the message names it.
     """
-    only = (
-        None if "studies" not in given else [name for name in given["studies"].split(",") if name not in ("", "none")]
-    )
+    only = None if "studies" not in given else [name.strip() for name in given["studies"].split(",") if name.strip()]
+    if only and "none" in only:
+        if len(only) > 1:
+            raise InputError("--studies: none goes with no other name")
+        if "output" in given:
+            raise InputError("--output: without studies there is no report to write; leave one of them out")
+        only = []
     settings = dict(given.get("settings", {}))
     if (path := given.get("config")) is not None:
         file = read_yaml(path)
@@ -97,7 +101,7 @@ def write_report(
     baseline: str | None,
     command: str,
 ) -> None:
-    """Write ``report.html``, ``tables.md`` and a CSV file for each table, and say where."""
+    """Write ``report.html`` and ``tables.md``, print the main tables, and say where."""
     entries = [entry(run, studies, sources.get(str(run.path))) for run in runs]
     found = tables(entries, baseline=baseline)
     write(folder / "report.html", render(entries, command=command, baseline=baseline, made=made()))

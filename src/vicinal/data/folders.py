@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,15 @@ PARTS = {
 UNLABELLED = ("unlabelled", "unlabeled")
 
 
+def is_unlabelled(name: str) -> bool:
+    """Whether a folder of this name holds images without label; in capitals as well.
+
+    >>> is_unlabelled("Unlabelled"), is_unlabelled("unlabelled 2")
+    (True, False)
+    """
+    return name.casefold() in UNLABELLED
+
+
 class Listed(NamedTuple):
     """Image files of one part, and the class name of each, None where unlabelled."""
 
@@ -37,12 +46,19 @@ def list_folder(root: Path) -> dict[str, Listed]:
 
     The parts are its folders of these names (``valid`` and ``val`` do as well); without a ``train`` folder all of it is
     the training part. A part has a folder per class, or a ``metadata.csv`` with columns file_name and label. Images in
-    a folder ``unlabelled``, or with an empty label, have no label. What is not an image file is ignored.
+    a folder ``unlabelled``, or with an empty label, have no label. Capitals make no difference to these names. What is
+    not an image file is ignored. Links are followed, except those to a folder that they lie in.
 
     Raises:
         InputError: there are no images, or some have no place in this layout.
     """
-    folders = {PARTS[path.name]: path for path in _folders(root) if path.name in PARTS}
+    folders: dict[str, Path] = {}
+    for path in _folders(root):
+        part = PARTS.get(path.name.casefold())
+        if part in folders:
+            raise InputError(f"{path}: a second {part} part beside {folders[part].name!r}; keep one of them")
+        if part is not None:
+            folders[part] = path
     if not folders:
         return {"train": _part(root)}
     if "train" not in folders:
@@ -51,9 +67,9 @@ def list_folder(root: Path) -> dict[str, Listed]:
         raise InputError(f"{root / 'metadata.csv'}: move it into the folders of the parts, with paths relative to them")
     listed = {part: _part(path) for part, path in folders.items()}
     for path in _folders(root):
-        if path.name in UNLABELLED:
+        if is_unlabelled(path.name):
             _add(listed["train"], _images(path), None)
-        elif path.name not in PARTS and _images(path):
+        elif path.name.casefold() not in PARTS and _images(path):
             raise InputError(
                 f"{path}: images beside the parts; move them into one of {', '.join(folders)}, or unlabelled"
             )
@@ -88,7 +104,7 @@ def _part(folder: Path) -> Listed:
         inside = _images(path)
         if not inside:
             raise InputError(f"{path}: no images in this folder{_seen(path)}; fill or remove it")
-        _add(listed, inside, None if path.name in UNLABELLED else path.name)
+        _add(listed, inside, None if is_unlabelled(path.name) else path.name)
     return listed
 
 
@@ -105,7 +121,10 @@ def _from_table(folder: Path, table: Path, images: Sequence[Path]) -> Listed:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table}: not a readable CSV file ({error})") from error
     for line, row in enumerate(rows, start=2):
-        path = Path(os.path.normpath(folder / (row["file_name"] or "")))
+        inside = os.path.relpath(os.path.normpath(folder / (row["file_name"] or "")), folder)
+        if Path(inside).parts[:1] == ("..",):
+            raise InputError(f"{table}: line {line}: {row['file_name']!r} lies outside the folder; move it inside")
+        path = folder / inside
         if not path.is_file():
             raise InputError(f"{table}: line {line}: there is no file {row['file_name']!r}")
         if path in seen:
@@ -113,9 +132,9 @@ def _from_table(folder: Path, table: Path, images: Sequence[Path]) -> Listed:
         seen.add(path)
         _add(listed, [path], (row["label"] or "").strip() or None)
     for path in images:
-        if Path(os.path.normpath(path)) in seen:
+        if path in seen:
             continue
-        if path.relative_to(folder).parts[0] not in UNLABELLED:
+        if not is_unlabelled(path.relative_to(folder).parts[0]):
             raise InputError(
                 f"{path}: not listed in {table.name}; list it (an empty label means unlabelled) or remove it"
             )
@@ -130,15 +149,41 @@ def _add(listed: Listed, paths: Sequence[Path], label: str | None) -> None:
 
 def _images(folder: Path) -> list[Path]:
     """Image files at any depth, in alphabetical order."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not _hidden(folder, path))
+    return sorted(path for path in _walk(folder, frozenset()) if path.suffix.lower() in SUFFIXES)
+
+
+def _walk(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    """All below a folder that is not hidden. Links are followed, but never back to a folder that they lie in.
+
+    Args:
+        folder: the folder.
+        above: the real paths of the folders that are being walked.
+    """
+    above = above | {os.path.realpath(folder)}
+    try:
+        found = list(os.scandir(folder))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
+    for entry in found:
+        if _hidden(entry.name):
+            continue
+        path = folder / entry.name
+        yield path
+        if entry.is_dir() and not (entry.is_symlink() and (_leads_up(path) or os.path.realpath(path) in above)):
+            yield from _walk(path, above)
+
+
+def _leads_up(path: Path) -> bool:
+    """Whether this is a link to a folder that it lies in: followed, it would bring all classes into one."""
+    return path.is_symlink() and Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(path))
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not _hidden(folder, path))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not _hidden(path.name) and not _leads_up(path))
 
 
-def _hidden(folder: Path, path: Path) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _seen(folder: Path) -> str:

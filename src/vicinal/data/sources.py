@@ -41,8 +41,13 @@ def load(choice: Choice) -> Dataset:
     return build("data", source, choice.settings, **fixed)  # type: ignore[no-any-return]
 
 
-def source_settings(name: str) -> Callable[..., Dataset]:
+def source_settings(name: str, *, recorded: bool = False) -> Callable[..., Dataset]:
     """The function that loads ``name``; its keyword parameters that have a default are the settings.
+
+    Args:
+        name: as for `load`.
+        recorded: the name was right when it was written down: if there is nothing by that name now, it is a path to
+            what was moved or removed, which is told where it is loaded.
 
     Raises:
         InputError: there is nothing by that name.
@@ -50,7 +55,12 @@ def source_settings(name: str) -> Callable[..., Dataset]:
     >>> source_settings("digits").__name__
     'digits'
     """
-    return _resolve(name)[0]
+    try:
+        return _resolve(name)[0]
+    except InputError:
+        if not recorded:
+            raise
+        return arrays if Path(name).suffix == ".npz" else images
 
 
 def _resolve(name: str) -> tuple[Callable[..., Dataset], dict[str, str]]:

@@ -2,5 +2,6 @@
 
 from vicinal.estimator.classifier import VicinalClassifier
 from vicinal.estimator.defaults import EXTENT, NEAREST, neighbour_distance, neighbourhood_radius
+from vicinal.estimator.scoring import labelled_scorer
 
-__all__ = ["EXTENT", "NEAREST", "VicinalClassifier", "neighbour_distance", "neighbourhood_radius"]
+__all__ = ["EXTENT", "NEAREST", "VicinalClassifier", "labelled_scorer", "neighbour_distance", "neighbourhood_radius"]

@@ -10,16 +10,17 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.validation import _num_samples, check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 from torch import Tensor
 
 from vicinal.data import Dataset, from_arrays
 from vicinal.data.arrays import as_inputs
 from vicinal.errors import InputError
 from vicinal.estimator.defaults import Facts, chosen, from_plain
-from vicinal.estimator.labels import read_labels, unlabelled_rows
+from vicinal.estimator.labels import read_labels
+from vicinal.estimator.scoring import labelled_part
 from vicinal.estimator.training import described, logits_of, trained, with_weights
 from vicinal.experiment import Experiment, merge
 from vicinal.networks import Classifier
@@ -119,7 +120,8 @@ class VicinalClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: feature vectors (n, d), any finite numbers; or images (n, H, W), (n, H, W, C) or (n, C, H, W) with 1 or
                 3 channels, uint8 or float in [0,1].
-            y: classes (n,): whole numbers or texts. -1, or among floats and objects NaN or None, is unlabelled.
+            y: classes (n,): whole numbers or texts. -1, or among floats and objects NaN or None, is unlabelled; for
+                scikit-learn's folds it has to be -1.
 
         Raises:
             InputError: a `ValueError` that says what is wrong and what to do.
@@ -184,16 +186,7 @@ class VicinalClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             InputError: none has one.
         """
-        from sklearn.utils import _safe_indexing
-
-        rows = np.flatnonzero(~unlabelled_rows(column_or_1d(y)))
-        if not len(rows):
-            raise InputError("y: no example has a label to score on; stratify the folds, or use fewer of them")
-        if len(rows) < _num_samples(X):
-            X, y = _safe_indexing(X, rows), column_or_1d(y)[rows]
-            sample_weight = None if sample_weight is None else _safe_indexing(sample_weight, rows)
-        if np.asarray(y).dtype.kind == "O" and self.classes_.dtype.kind != "O":
-            y = np.array(list(y))
+        X, y, sample_weight = labelled_part(X, y, sample_weight)
         return float(super().score(X, y, sample_weight))
 
     def _asked(self) -> dict[str, Any]:
@@ -279,4 +272,7 @@ class VicinalClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _scaled(scaler: StandardScaler | None, X: NDArray[Any]) -> NDArray[Any]:
-    return X if scaler is None else cast("NDArray[Any]", scaler.transform(X))
+    """Feature vectors as floating-point numbers, since bytes count as pixels further on; images as they are."""
+    if scaler is not None:
+        return cast("NDArray[Any]", scaler.transform(X))
+    return X.astype(np.float64) if X.ndim == 2 and X.dtype.kind != "f" else X

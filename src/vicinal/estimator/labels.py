@@ -35,7 +35,8 @@ def read_labels(y: Any) -> Labels:
     """Tell labels from unlabelled marks.
 
     Unlabelled are: -1 among numbers; NaN among floats; None, NaN, ``pandas.NA`` and the number -1 among objects. The
-    classes are whole numbers, truth values or texts.
+    classes are whole numbers, truth values or texts, of the type that they were given in: floats stay floats, and
+    pandas' nullable integers and truth values, which pandas.NA makes floats of, become what they were.
 
     Args:
         y: (n,), or (n, 1) with a warning.
@@ -61,8 +62,10 @@ def read_labels(y: Any) -> Labels:
     if not len(known):
         raise InputError("y: no example has a label; label a few examples of each class")
     if known.dtype.kind == "O":
-        known = _plain(known)
+        known = plain(known)
     check_classification_targets(known)
+    given = getattr(getattr(y, "dtype", None), "numpy_dtype", known.dtype)  # of pandas' nullable types alone
+    known = known if given.kind == "O" else known.astype(given)
     classes, inverse = np.unique(known, return_inverse=True)
     if len(classes) < 2:
         marks = "; -1 means unlabelled: if it is a class here, call it 0" if _is_minus_one(values).any() else ""
@@ -111,8 +114,12 @@ def _is_minus_one(values: NDArray[Any]) -> NDArray[np.bool_]:
     return np.zeros(len(values), np.bool_) if values.dtype.kind not in "if" else values == UNLABELLED
 
 
-def _plain(known: NDArray[Any]) -> NDArray[Any]:
-    """Objects as an array of texts or of numbers."""
+def plain(known: NDArray[Any]) -> NDArray[Any]:
+    """Objects as an array of texts or of numbers.
+
+    Raises:
+        InputError: they are of several kinds.
+    """
     if all(isinstance(value, str) for value in known):
         return known.astype(np.str_)
     if all(isinstance(value, Real) for value in known):

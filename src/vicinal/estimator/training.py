@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,6 +62,8 @@ def trained(
             rows = weighted_rows(dataset.train.y, parts.split.labelled, weights, seed=experiment.seed)
             parts.split = replace(parts.split, labelled=rows)
         module = parts.module()
+        if progress and parts.start is not None:
+            print(f"vicinal: network {parts.start}", file=sys.stderr)
         if start is not None:
             followers = [follower.network for follower in (module.teacher, module.average) if follower is not None]
             for network in (module.student, *followers):

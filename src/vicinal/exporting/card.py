@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from vicinal.data import SOURCES
 from vicinal.experiment import Experiment, method_class
 from vicinal.exporting.description import input_name
 from vicinal.predicting import Calibration
@@ -70,9 +71,9 @@ def wilson(wrong: int, n: int) -> tuple[float, float]:
 
 
 def _data_name(experiment: Experiment) -> str:
-    """What the data are called; of a path its last part, as the rest tells about somebody's machine."""
+    """What the data are called; of all but known data the last part, as the rest tells about somebody's machine."""
     name = experiment.data.name
-    return Path(name).expanduser().resolve().name if Path(name).expanduser().exists() else name
+    return name if name in SOURCES else Path(name).expanduser().resolve().name
 
 
 def _metadata(trained: TrainedNetwork, values: Mapping[str, Any], data: str, which: str) -> dict[str, Any]:
@@ -149,7 +150,7 @@ def _evaluation(values: Mapping[str, Any], calibration: Calibration, which: str)
             if error is not None:
                 low, high = wilson(round(error * found["n"]), found["n"])
                 cells[-1][0] += f" ({100 * low:.1f} to {100 * high:.1f})"
-    confidence = f"Confidences: {calibration}."
+    confidence = f"Confidences: {_calibrated(values, calibration)}."
     if not columns:
         return f"## Evaluation\n\nNothing was measured: the data had neither a test nor a validation part. {confidence}"
     rows = tuple((title, *(column[i] for column in cells)) for i, (title, _, _) in enumerate(_FIGURES.values()))
@@ -167,6 +168,13 @@ def _evaluation(values: Mapping[str, Any], calibration: Calibration, which: str)
     )
 
 
+def _calibrated(values: Mapping[str, Any], calibration: Calibration) -> str:
+    """How confidences are calibrated. Why data could not be read names paths of somebody's machine, and is left out."""
+    if calibration.temperature is not None or calibration.n or values["validation"] is None:
+        return str(calibration)
+    return "not calibrated: the validation examples were not there when the model was exported"
+
+
 def _cell(value: float | None, scale: int, digits: int) -> str:
     return "-" if value is None else f"{scale * value:.{digits}f}"
 
@@ -176,6 +184,11 @@ def _training(run: Run, about: Mapping[str, Any], data: str) -> str:
     described["data"] = {**described["data"], "name": data}
     if "path" in described["data"]:
         described["data"]["path"] = Path(str(described["data"]["path"])).name
+    if "weights" in described["network"]:
+        described["network"] = {
+            **described["network"],
+            "weights": Path(str(described["network"]["weights"])).name,
+        }
     lines = {
         "data": f"{data}, content {about['data'].get('content', 'unknown')}",
         "labels": f"{about['labels']} labelled, {about['unlabelled']} used without label; split {about['split']}",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 import vicinal
 from vicinal.errors import InputError
-from vicinal.networks import NETWORKS, auto_name
+from vicinal.networks import NETWORKS, auto_name, network_settings, split_weights
 from vicinal.predicting import Calibration
 from vicinal.runs import Run, TrainedNetwork
-from vicinal.settings import Choice, parse_settings
+from vicinal.settings import Choice, parse_settings, shortened
 
 VERSION = 1
 """Of this description; a reader refuses a newer one."""
@@ -39,7 +40,9 @@ def describe(run: Run, trained: TrainedNetwork, calibration: Calibration) -> dic
         calibration: of its confidences.
     """
     experiment, shape = run.experiment, trained.shape
-    choice, size = experiment.network, experiment.data.settings.get("size")
+    size = experiment.data.settings.get("size")
+    # What the network started from is of no use to whoever loads what it became.
+    choice, _ = split_weights(experiment.network, network_settings(experiment.network.name))
     if choice.name == "auto":
         choice = Choice(auto_name(shape))
     if choice.name in NETWORKS:
@@ -88,18 +91,27 @@ def read_description(where: str, text: str) -> dict[str, Any]:
     """
     try:
         about = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: its description is not valid JSON ({error})") from error
     if not isinstance(about, dict) or about.get("library_name") != "vicinal":
         raise InputError(f"{where}: not a model that vicinal exported")
     version = about.get("description_version")
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or version < 1:
+        raise InputError(f"{where}: description_version: expected a whole number of at least 1, got {version!r}")
+    if version > VERSION:
         raise InputError(f"{where}: written by a newer vicinal ({about.get('vicinal_version')}); update this one")
     shape, classes = about.get("shape"), about.get("classes")
     if not _all(shape, int) or len(shape) not in (1, 3) or min(shape) < 1:
         raise InputError(f"{where}: shape: expected [C, H, W] or [D], got {shape!r}")
     if not _all(classes, str) or len(classes) < 2:
         raise InputError(f"{where}: classes: expected their names, got {classes!r}")
+    if len(set(classes)) < len(classes):
+        raise InputError(f"{where}: classes: two have the same name, in {shortened(classes)}")
+    temperature = about.get("temperature")
+    if temperature is not None and not (
+        type(temperature) in (int, float) and math.isfinite(temperature) and temperature > 0
+    ):
+        raise InputError(f"{where}: temperature: expected a number greater than 0 or null, got {temperature!r}")
     if not isinstance(about.get("preprocess"), str) or not isinstance(about.get("step"), int):
         raise InputError(f"{where}: preprocess or step is missing")
     Choice.of(f"{where}: network", about.get("network"))

@@ -68,7 +68,11 @@ def _read_folder(folder: Path) -> tuple[str, Mapping[str, Tensor]]:
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: has no {name}; name a folder that was exported with --format hub-folder")
-    return (folder / CONFIG).read_text(encoding="utf-8"), _weights(folder / WEIGHTS)
+    try:
+        text = (folder / CONFIG).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{folder / CONFIG}: not text in UTF-8 ({error.reason}); export the model anew") from error
+    return text, _weights(folder / WEIGHTS)
 
 
 def _read_file(path: Path) -> tuple[str, Mapping[str, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import tempfile
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from vicinal.exporting.card import model_card
 from vicinal.exporting.description import as_metadata, describe
 from vicinal.exporting.loading import CONFIG, WEIGHTS, load
 from vicinal.exporting.programs import Runner, onnx_runner, to_onnx, to_torch_export, torch_export_runner
-from vicinal.networks import NETWORKS, build_network, unfitted_preprocess
+from vicinal.networks import NETWORKS, build_network, config_of, unfitted_preprocess
 from vicinal.predicting import calibration, classifier, logits_of
 from vicinal.randomness import generator
 from vicinal.runs import Run, TrainedNetwork, WhichName, write_atomic
@@ -55,7 +56,8 @@ def export(run: Run, form: FormatName, target: str | os.PathLike[str], *, which:
             own loader may unpickle: open only files that you trust) are programs; ``safetensors`` is a file of weights
             with the description in its header, and ``hub-folder`` a folder of weights, description and model card in
             the Hugging Face hub's layout: `load` reads both.
-        target: the file; the folder, new or empty.
+        target: the file, new or an earlier export; the folder, new or empty. In the run's directory nothing is
+            replaced.
         which: weights at the end of training, or at the lowest validation error.
 
     Raises:
@@ -64,8 +66,7 @@ def export(run: Run, form: FormatName, target: str | os.PathLike[str], *, which:
         MissingExtraError: the format needs the extra ``export``.
     """
     target = Path(target)
-    if form == "hub-folder":
-        _check_folder(target)
+    _check_target(run, form, target)
     steps = run.evaluation()["steps"]
     if steps["best_validation"] == steps["last"]:
         which = "last"  # the end was better than every step that was validated on the way
@@ -110,7 +111,8 @@ def _loader(run: Run, trained: TrainedNetwork, files: Mapping[str, bytes]) -> tu
     if choice.name not in NETWORKS:  # made by its own code, not by the file's
         preprocess = unfitted_preprocess(run.experiment.preprocess, trained.shape)
         with torch.random.fork_rng(devices=[]):
-            untrained = build_network(choice, trained.shape, len(trained.classes), preprocess)
+            config = config_of(trained.network)
+            untrained = build_network(choice, trained.shape, len(trained.classes), preprocess, config=config)
     with tempfile.TemporaryDirectory(prefix="vicinal-") as folder:
         for name, content in files.items():
             Path(folder, name).write_bytes(content)
@@ -118,11 +120,37 @@ def _loader(run: Run, trained: TrainedNetwork, files: Mapping[str, bytes]) -> tu
         return "vicinal.exporting.load", load(source, network=untrained).network
 
 
-def _check_folder(target: Path) -> None:
-    if target.exists() and not target.is_dir():
-        raise InputError(f"{target}: is a file; name a folder, new or empty")
-    if target.is_dir() and any(target.iterdir()):
-        raise InputError(f"{target}: is not empty; name a folder that is new or empty")
+def _check_target(run: Run, form: FormatName, target: Path) -> None:
+    """Refuse to replace what is no earlier export, and anything of the run.
+
+    Raises:
+        InputError: it would be replaced.
+    """
+    parts = {path.resolve() for path in vars(run).values()}
+    if target.resolve().is_relative_to(run.path.resolve()) and (target.exists() or target.resolve() in parts):
+        raise InputError(f"{target}: belongs to the run; choose a new name")
+    if form == "hub-folder":
+        if target.exists() and not target.is_dir():
+            raise InputError(f"{target}: is a file; name a folder, new or empty")
+        if target.is_dir() and any(target.iterdir()):
+            raise InputError(f"{target}: is not empty; name a folder that is new or empty")
+    elif target.is_file() and not _is_export(target):
+        raise InputError(f"{target}: exists already and is no model that vicinal exported; choose another name")
+    elif target.is_dir():
+        raise InputError(f"{target}: is a folder; name a file")
+
+
+def _is_export(path: Path) -> bool:
+    """Whether a file is an earlier export in one of the formats, by its first bytes and its description in it."""
+    with path.open("rb") as file:
+        start = file.read(9)
+        if len(start) < 9:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            # A safetensors header holds the description as a text in JSON, so that its quotes are escaped.
+            mark = b'\\"library_name\\": \\"vicinal\\"' if start[8:] == b"{" else b'"library_name": "vicinal"'
+            known = start[8:] == b"{" or start[:2] == b"PK" or start[:1] == b"\x08"  # safetensors, torch.export, ONNX
+            return known and content.find(mark) >= 0
 
 
 def _examples(run: Run, trained: TrainedNetwork) -> tuple[Tensor, str]:

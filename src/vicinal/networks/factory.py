@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from vicinal.errors import InputError, MissingExtraError, nearest, require
+from vicinal.errors import InputError, nearest
+from vicinal.networks import foreign
 from vicinal.networks.auto import auto
 from vicinal.networks.autoencoder import Autoencoder
 from vicinal.networks.classifier import Classifier
@@ -21,6 +22,7 @@ from vicinal.networks.passes import EVAL, run
 from vicinal.networks.preact_resnet import preact_resnet18
 from vicinal.networks.preprocess import Identity
 from vicinal.networks.small_cnn import small_cnn
+from vicinal.networks.weights import Start, first_line, load_weights, split_weights
 from vicinal.networks.wide_resnet import wide_resnet, wrn_28_2, wrn_28_10
 from vicinal.settings import Choice, build
 
@@ -40,41 +42,89 @@ NETWORKS: dict[str, Callable[..., Network]] = {
 """The networks that come with this package: builders called with (shape, classes, settings)."""
 
 
-def build_network(choice: Choice, dataset_shape: tuple[int, ...], classes: int, preprocess: nn.Module) -> Network:
-    """The network that was chosen, with fresh weights.
+def start_network(
+    choice: Choice, dataset_shape: tuple[int, ...], classes: int, preprocess: nn.Module
+) -> tuple[Network, Start | None]:
+    """The network as a training starts with it: with pretrained weights where its settings ask for them.
 
-    Weights are drawn from torch's global generator: call ``torch.manual_seed`` before, and the same seed gives the
-    same weights.
+    They come from a local file, by the setting ``weights`` that every network has, see `vicinal.networks.load_weights`,
+    or from the folder of an ``hf:`` model. What they leave out, such as a head for other classes, is drawn from torch's
+    global generator, as for `build_network`.
+
+    Args:
+        choice: as for `build_network`.
+        dataset_shape: shape of one example.
+        classes: number of classes.
+        preprocess: layer that the network starts with.
+
+    Returns:
+        The network, and what it started from: None if all weights are fresh. Of weights that timm brings by itself
+        (``pretrained: true``) nothing is known here.
+
+    Raises:
+        InputError: the weights do not fit or cannot be read, or as for `build_network`.
+        MissingExtraError: as for `build_network`.
+    """
+    path = split_weights(choice, network_settings(choice.name))[1]
+    network = _made(choice, dataset_shape, classes, preprocess, pretrained=path is None)
+    return network, foreign.start_of(network) if path is None else load_weights(network, path)
+
+
+def build_network(
+    choice: Choice, dataset_shape: tuple[int, ...], classes: int, preprocess: nn.Module, *, config: str | None = None
+) -> Network:
+    """The network that was chosen, with fresh weights, whatever pretrained ones its settings name.
+
+    So a trained network is built again, to take its own weights, when those that it started from are gone. Weights are
+    drawn from torch's global generator: call ``torch.manual_seed`` before, and the same seed gives the same weights.
 
     Args:
         choice: one of `NETWORKS`; an import path of any module class or function that makes one, written
-            ``package.module:Name`` or ``package.module.Name``; ``timm:NAME``; or ``torchvision:NAME``. A class of
-            one's own is called with the settings given and with ``classes``, ``num_classes``, ``in_channels`` and
-            ``shape`` where its signature has them; it must map (B, ...) to logits (B, C).
+            ``package.module:Name`` or ``package.module.Name``; ``timm:NAME``; ``torchvision:NAME``; or ``hf:FOLDER``,
+            an image classifier of Transformers. A class of one's own is called with the settings given and with
+            ``classes``, ``num_classes``, ``in_channels`` and ``shape`` where its signature has them; it must map
+            (B, ...) to logits (B, C).
         dataset_shape: shape of one example, (C, H, W) or (D,).
         classes: number of classes C.
         preprocess: layer that the network starts with, see `fit_preprocess`.
+        config: of an ``hf:`` model whose folder is not to be read, see `vicinal.networks.config_of`.
 
     Raises:
         InputError: unknown name or setting, wrong type, import or construction fails, or the network does not
             map inputs of that shape to (B, C) logits.
-        MissingExtraError: timm or torchvision is not installed.
+        MissingExtraError: timm, torchvision or transformers is not installed.
 
     >>> build_network(Choice("mlp", {"hidden": [8]}), (2,), 3, Identity())(torch.zeros(4, 2)).shape
     torch.Size([4, 3])
     """
-    target = network_settings(choice.name)
+    return _made(choice, dataset_shape, classes, preprocess, pretrained=False, config=config)
+
+
+def _made(
+    choice: Choice,
+    shape: tuple[int, ...],
+    classes: int,
+    preprocess: nn.Module,
+    *,
+    pretrained: bool,
+    config: str | None = None,
+) -> Network:
+    target = network_settings(choice.name, config=config)
+    choice, _ = split_weights(choice, target)
+    settings = dict(choice.settings)
     if choice.name in NETWORKS:
-        network: Network = build("network", target, choice.settings, shape=dataset_shape, classes=classes)
+        network: Network = build("network", target, settings, shape=shape, classes=classes)
         network.preprocess = preprocess
         return network
+    if not pretrained and choice.name.partition(":")[0] in foreign.HAS_PRETRAINED:
+        settings["pretrained"] = False
     offered = {
-        "shape": dataset_shape,
+        "shape": shape,
         "classes": classes,
         "num_classes": classes,
-        "in_channels": dataset_shape[0],
+        "in_channels": shape[0],
     }
-    made = _call(choice.name, target, choice.settings, offered)
+    made = _call(choice.name, target, settings, offered)
     if isinstance(made, Classifier):
         network = made
         network.preprocess = preprocess
@@ -82,29 +132,32 @@ def build_network(choice: Choice, dataset_shape: tuple[int, ...], classes: int, 
         network = Classifier(preprocess, made, Identity(), feature_dim=None, classes=classes)
     else:
         raise InputError(f"network: {choice.name} gave a {type(made).__name__}, not a torch module")
-    _verify(choice.name, network, dataset_shape, classes)
+    _verify(choice.name, network, shape, classes)
     return network
 
 
-def network_settings(name: str) -> Callable[..., Any]:
+def network_settings(name: str, *, config: str | None = None) -> Callable[..., Any]:
     """What is called to make the network of that name; its signature and docstring say what may be set.
+
+    Args:
+        name: of the network.
+        config: as for `build_network`.
 
     Raises:
         InputError: there is no such network.
-        MissingExtraError: timm or torchvision is not installed.
+        MissingExtraError: timm, torchvision or transformers is not installed.
     """
     if name in NETWORKS:
         return NETWORKS[name]
     library, colon, model = name.partition(":")
     if colon and library == "timm":
-        return _timm(model)
+        return foreign.timm(model)
     if colon and library == "torchvision":
-        return _torchvision(model)
-    if colon and library in ("hf", "huggingface", "transformers"):
-        raise InputError(
-            f"network: {name!r}: models of the Hugging Face hub are not made by name; write a function that makes one "
-            "from local files and gives its logits, and name it: --network my_networks:make"
-        )
+        return foreign.torchvision(model)
+    if colon and library == "hf":
+        return foreign.hugging_face(model, config)
+    if colon and library in ("huggingface", "transformers"):
+        raise InputError(f"network: {name!r}: write hf:{model or 'FOLDER'} for a model of the Hugging Face hub")
     if colon or "." in name:
         return _imported(name)
     raise InputError(f"network: unknown {name!r}; {nearest(name, NETWORKS)} (or an import path 'package.module:Name')")
@@ -115,7 +168,7 @@ def _imported(path: str) -> Callable[..., Any]:
     try:
         found = importlib.import_module(module)
     except Exception as error:  # whatever the user's own module raises while it is imported
-        raise InputError(f"network: cannot import {module!r} of {path!r}: {_first_line(error)}") from error
+        raise InputError(f"network: cannot import {module!r} of {path!r}: {first_line(error)}") from error
     target = found
     for part in attribute.split("."):
         if not hasattr(target, part):
@@ -125,58 +178,6 @@ def _imported(path: str) -> Callable[..., Any]:
     if not callable(target):
         raise InputError(f"network: {path!r} is a {type(target).__name__}, not a class or function")
     return target
-
-
-def _timm(model: str) -> Callable[..., nn.Module]:
-    timm = _library("timm", f"the network 'timm:{model}'")
-
-    def create(*, in_channels: int, num_classes: int, pretrained: bool = False, **settings: Any) -> nn.Module:
-        """A timm model.
-
-        Args:
-            in_channels: channels of the images.
-            num_classes: number of classes.
-            pretrained: load the published weights (needs network access).
-            settings: further arguments of ``timm.create_model``.
-        """
-        made: nn.Module = timm.create_model(
-            model, pretrained=pretrained, in_chans=in_channels, num_classes=num_classes, **settings
-        )
-        return made
-
-    return create
-
-
-def _torchvision(model: str) -> Callable[..., nn.Module]:
-    models = _library("torchvision.models", f"the network 'torchvision:{model}'")
-
-    def create(*, num_classes: int, **settings: Any) -> nn.Module:
-        """A torchvision model with random weights.
-
-        Args:
-            num_classes: number of classes.
-            settings: further arguments of ``torchvision.models.get_model``.
-        """
-        made: nn.Module = models.get_model(model, weights=None, num_classes=num_classes, **settings)
-        return made
-
-    return create
-
-
-def _library(module: str, purpose: str) -> Any:
-    """A library of backbones, imported here and nowhere else, so whoever does not ask for it need not have it."""
-    try:
-        return require(module, "timm", purpose)
-    except MissingExtraError:
-        if not module.startswith("torchvision"):
-            raise
-        raise MissingExtraError(
-            f"{purpose} needs torchvision, which this package does not install: "
-            "install the build that belongs to your torch, or use a timm model"
-        ) from None
-    except (ImportError, RuntimeError) as error:
-        # timm imports torchvision, and a torchvision built for another torch fails with a RuntimeError.
-        raise InputError(f"network: {purpose} cannot be imported: {_first_line(error)}") from error
 
 
 def _call(name: str, target: Callable[..., Any], given: Mapping[str, Any], offered: Mapping[str, Any]) -> Any:
@@ -194,7 +195,7 @@ def _call(name: str, target: Callable[..., Any], given: Mapping[str, Any], offer
     try:
         return target(**arguments)
     except Exception as error:
-        raise InputError(f"network: {name} could not be built: {_first_line(error)}") from error
+        raise InputError(f"network: {name} could not be built: {first_line(error)}") from error
 
 
 def _verify(name: str, network: nn.Module, shape: tuple[int, ...], classes: int) -> None:
@@ -206,7 +207,7 @@ def _verify(name: str, network: nn.Module, shape: tuple[int, ...], classes: int)
             logits = run(network, zeros, EVAL)
     except Exception as error:
         raise InputError(
-            f"network: {name} fails on inputs of shape (2, {', '.join(map(str, shape))}): {_first_line(error)}"
+            f"network: {name} fails on inputs of shape (2, {', '.join(map(str, shape))}): {first_line(error)}"
         ) from error
     if not isinstance(logits, Tensor):
         raise InputError(f"network: {name} gives a {type(logits).__name__}, not one tensor of logits")
@@ -214,7 +215,3 @@ def _verify(name: str, network: nn.Module, shape: tuple[int, ...], classes: int)
         raise InputError(
             f"network: {name} gives {tuple(logits.shape)} for 2 inputs, not logits of shape (2, {classes})"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

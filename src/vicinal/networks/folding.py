@@ -73,7 +73,8 @@ def folded(network: M, *, channels_last: bool = True) -> M:
         for pair in pairs:
             modules = made.get_submodule(pair[0]), made.get_submodule(pair[1])
             norm, layer = modules[takes_norm], modules[1 - takes_norm]
-            if _is_norm(norm) and _is_layer(layer) and _fit(norm, layer) and (takes_norm or _pads_nothing(layer)):
+            able = _is_norm(norm) and _is_layer(layer) and (takes_norm or _pads_nothing(layer))
+            if able and _fit(norm, layer, before=bool(takes_norm)):
                 fold(cast(Any, layer), *_affine(norm))
                 _retire(norm, beside_linear=isinstance(layer, nn.Linear))
     if channels_last:
@@ -135,11 +136,23 @@ def _is_layer(module: nn.Module) -> bool:
     return type(module).forward in _LAYERS
 
 
-def _fit(norm: nn.Module, layer: nn.Module) -> bool:
-    """Whether values are rounded to one type all along, and nobody has hooks on what lies between."""
+def _fit(norm: nn.Module, layer: nn.Module, *, before: bool) -> bool:
+    """Whether both have the same channels and types of numbers, and nobody has hooks on what lies between.
+
+    Args:
+        norm: one of the `_NORMS`.
+        layer: one of the `_LAYERS`.
+        before: whether the layer comes before the norm, rather than behind it.
+    """
+    if isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
+        return False  # of (B, C, ..., D): the layer mixes the last axis, and never the channels
+    mean, weight = cast(Tensor, norm.running_mean), cast(Tensor, layer.weight)
+    # Linear layers take (B, T, D) too, of which a norm takes T to be the channels.
+    if len(mean) != (weight.shape[0] if before else weight.shape[1] * cast(int, getattr(layer, "groups", 1))):
+        return False
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     hooked = any(getattr(module, name) for module in (norm, layer) for name in hooks)
-    return not hooked and cast(Tensor, norm.running_mean).dtype == cast(Tensor, layer.weight).dtype
+    return not hooked and mean.dtype == weight.dtype
 
 
 def _pads_nothing(layer: nn.Module) -> bool:

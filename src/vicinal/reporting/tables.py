@@ -28,7 +28,9 @@ class Table:
 
     def markdown(self) -> str:
         """The table as Markdown, numbers aligned to the right."""
-        widths = [max(len(row[i]) for row in (self.columns, *self.rows)) for i in range(len(self.columns))]
+        # A bar would end its cell, and names of classes and files may hold one.
+        lines = [tuple(cell.replace("|", "\\|") for cell in cells) for cells in (self.columns, *self.rows)]
+        widths = [max(len(cells[i]) for cells in lines) for i in range(len(self.columns))]
 
         def line(cells: Sequence[str]) -> str:
             padded = (
@@ -42,7 +44,7 @@ class Table:
             + "|".join(("-" * (width + 2) if i == 0 else "-" * (width + 1) + ":") for i, width in enumerate(widths))
             + "|"
         )
-        body = "\n".join([line(self.columns), rule, *(line(row) for row in self.rows)])
+        body = "\n".join([line(lines[0]), rule, *map(line, lines[1:])])
         notes = "".join(f"\n- {note}" for note in self.notes)
         return f"## {self.title}\n\n{body}\n" + (f"{notes}\n" if notes else "")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +10,7 @@ from vicinal.errors import InputError
 from vicinal.evaluation.calibration import BINS, calibration_figures
 from vicinal.evaluation.temperature import TemperatureScaling, temperature_scaling
 from vicinal.settings import check
-from vicinal.studies.base import Study, Subject
+from vicinal.studies.base import Study, Subject, plain
 
 _SIZE = 500
 
@@ -52,9 +51,9 @@ class Reliability(Study):
         return {
             "n": before.n,
             "bins": self.bins,
-            "before": _plain(asdict(before)),
-            "after": None if isinstance(scaled, str) else _plain(asdict(scaled.after)),
-            "temperature": None if isinstance(scaled, str) else asdict(scaled.temperature),
+            "before": plain(asdict(before)),
+            "after": None if isinstance(scaled, str) else plain(asdict(scaled.after)),
+            "temperature": None if isinstance(scaled, str) else plain(asdict(scaled.temperature)),
             "why_not": scaled if isinstance(scaled, str) else None,
             "validation_n": 0 if validation is None else len(validation),
         }
@@ -70,12 +69,3 @@ class Reliability(Study):
             return temperature_scaling(subject.network, batches, subject.stream(self.n, _SIZE), bins=self.bins)
         except InputError as error:
             return str(error)
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, and None for numbers that are not finite."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

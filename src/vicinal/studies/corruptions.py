@@ -14,7 +14,7 @@ from vicinal.evaluation.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVER
 from vicinal.evaluation.figures import figures
 from vicinal.evaluation.measures import CorruptionFigures, Corruptions
 from vicinal.settings import check
-from vicinal.studies.base import Batches, Study, Subject
+from vicinal.studies.base import Again, Study, Subject
 
 _SIZE = 200
 
@@ -25,9 +25,10 @@ class CorruptionErrors(Study):
 
     Gives ``n``, ``origin`` (where the corrupted images are from), ``kinds`` and ``extra`` (those that were measured),
     ``severities``, ``errors`` (kind to a list, one for each severity), ``mean`` (over ``kinds`` and severities) and
-    ``mean_extra`` (over ``extra``, None if there are none), ``clean_error`` (of the same ``n`` examples as they are)
-    and ``notes``: a line each about what was left out and what could not be checked. Kinds that need a package that is
-    not installed are left out, and so are those that the published files lack: never without such a line.
+    ``mean_extra`` (over ``extra``, None if there are none), ``clean_error`` (of the same ``n`` examples as they are),
+    ``notes``, a line each about what was left out and what could not be checked, and ``incomplete``, whether anything
+    was left out. Kinds that need a package that is not installed are left out, and so are those that the published
+    files lack: never without such a line, and measured again they may be there.
 
     Args:
         n: number of test examples, spread evenly over them; none for all.
@@ -68,7 +69,7 @@ class CorruptionErrors(Study):
         Raises:
             InputError: no kind can be measured, or the files are not of these classes or this shape of image.
         """
-        batches = subject.batches(self.n, _SIZE)
+        batches = subject.again(self.n, _SIZE)
         source = _Made(subject, batches, seed) if self.files is None else _Published(subject, self.files, self.n)
         further = [kind for kind in EXTRA_CORRUPTIONS if self.extra and kind not in self.kinds]
         left_out = {kind: why for kind in (*self.kinds, *further) if (why := source.why_not(kind))}
@@ -92,13 +93,14 @@ class CorruptionErrors(Study):
             "mean_extra": mean_extra,
             "clean_error": figures(subject.fast, batches).error,
             "notes": notes,
+            "incomplete": bool(left_out),
         }
 
 
 class _Made:
     """Corrupted images made here."""
 
-    def __init__(self, subject: Subject, batches: Batches, seed: int) -> None:
+    def __init__(self, subject: Subject, batches: Again, seed: int) -> None:
         self._subject, self._batches, self._seed = subject, batches, seed
         self.origin = f"made with seed {seed}"
         self.notes: list[str] = []

@@ -6,15 +6,17 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
+import torch
 from torch import nn
 
 from vicinal.evaluation.attacks import FGM, RobustnessTable, SpaceName, robustness
-from vicinal.networks import Classifier, PreprocessName, folded
+from vicinal.networks import EVAL, Classifier, PreprocessName, applied
 from vicinal.settings import check
 from vicinal.studies.base import Study, Subject
-from vicinal.studies.robustness import black_box, check_radii, rounded
+from vicinal.studies.robustness import check_radii, rounded
+from vicinal.studies.sources import black_box
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,10 @@ class SingleStep(Study):
         unit = _unit(subject) * math.sqrt(math.prod(subject.dataset.shape) / _VALUES)
         return tuple(rounded(unit * multiple) for multiple in (1, 2, 3, 5, 8)), False
 
+    def refusal(self, subject: Subject) -> str | None:
+        """Features that do not vary are refused where radii would be in units of their spread."""
+        return subject.no_unit("epsilons") if self.epsilons is None and not any(self.radii(subject)[0]) else None
+
     def __call__(self, subject: Subject, seed: int) -> dict[str, Any]:
         """Errors by radius.
 
@@ -136,9 +142,10 @@ class SingleStep(Study):
             ``n``; ``space``, ``"input"`` or ``"pixels"``; ``preprocess``, the name of the network's preprocessing, or
             None in pixels; ``epsilons``; ``published``, see `radii`; ``published_table``, the paper's numbers
             if they are for these data, shares in [0,1], or None; ``white``, an error for each radius; ``black``, the
-            same or None; ``source``, the name of the black box's network or None; ``why_not``, why there is no
-            black box, or None; and ``clean_error``. Where the source preprocesses in another way than the target, a
-            black box of radius 0 is not the clean error.
+            same or None; ``source``, the name of the black box's network or None; ``source_preprocess``, the name of
+            its preprocessing, or None in pixels; ``why_not``, why there is no black box, or None; ``note``, that the
+            source preprocesses in another way than the target, or None; and ``clean_error``. With such a source, a
+            black box of radius 0 is not the clean error, and black does not compare with white.
         """
         space = _space(subject)
         epsilons, published = self.radii(subject)
@@ -160,15 +167,33 @@ class SingleStep(Study):
             "published": published,
             "published_table": _plain(table) if (table := _table(subject)) and published else None,
             "white": list(white.errors.values()),
-            "black": None if source is None else list(under(folded(source)).errors.values()),
+            "black": None if source is None else list(under(subject.faster(source)).errors.values()),
             "source": None if source is None else subject.source_name or "another network",
+            "source_preprocess": None if source is None or space == "pixels" else subject.source_preprocess,
             "why_not": why_not,
+            "note": None if source is None or space == "pixels" else _note(subject),
             "clean_error": white.clean_error,
         }
 
 
 def _space(subject: Subject) -> SpaceName:
     return "input" if isinstance(subject.network, Classifier) else "pixels"
+
+
+@torch.no_grad()
+def _note(subject: Subject) -> str | None:
+    """That the source preprocesses in another way, told by what both make of a few examples; None if it does not."""
+    network, source = cast(Classifier, subject.network), cast(Classifier, subject.source)
+    ((x, _),) = subject.batches(20)
+    with applied(network, EVAL), applied(source, EVAL):
+        own, others = network.preprocess(x), source.preprocess(x)
+    if own.shape == others.shape and torch.allclose(own, others, rtol=1e-3, atol=1e-3 * float(own.abs().max())):
+        return None
+    names = [name or "unnamed" for name in (subject.source_preprocess, subject.preprocess)]
+    return (
+        f"the other network preprocesses in another way ({names[0]}) than this one ({names[1]}): errors in "
+        "the black box are not comparable with those in the white box"
+    )
 
 
 def _table(subject: Subject) -> PublishedTable | None:

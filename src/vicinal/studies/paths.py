@@ -15,6 +15,8 @@ from vicinal.settings import check
 from vicinal.studies.base import Study, Subject
 from vicinal.studies.fgm import SingleStep
 
+_PLACES: dict[SpaceName, str] = {"input": "the preprocessed input", "pixels": "data space"}
+
 BATCH = 100
 """The published one: partners are drawn from the same batch."""
 
@@ -54,22 +56,30 @@ class Paths(Study):
         if self.epsilon is not None:
             check("epsilon", self.epsilon, low=0)
 
+    def refusal(self, subject: Subject) -> str | None:
+        """Features that do not vary are refused where the radius would be in units of their spread."""
+        space = self._space(subject)
+        return subject.no_unit("epsilon") if self.epsilon is None and not _middle_radius(subject, space) else None
+
     def __call__(self, subject: Subject, seed: int) -> dict[str, Any]:
         """The errors, shares in [0,1] for each kind of path and lambda."""
-        space: SpaceName = self.space or ("input" if isinstance(subject.network, Classifier) else "pixels")
+        space = self._space(subject)
         epsilon = _middle_radius(subject, space) if self.epsilon is None else self.epsilon
         attack = FGM(epsilon=epsilon, bounds=subject.bounds)
         found = interpolation_paths(
-            subject.fast, subject.batches(self.n, BATCH), attack, self.lambdas, seed=seed, space=space
+            subject.fast, subject.stream(self.n, BATCH), attack, self.lambdas, seed=seed, space=space
         )
         return {
             "n": found.n,
             "space": found.space,
-            "attack": f"FGM, radius {epsilon:g} of the {found.space}",
+            "attack": f"FGM, radius {epsilon:g} in {_PLACES[found.space]}",
             "epsilon": epsilon,
             "lambdas": list(found.lambdas),
             "errors": {kind: list(errors) for kind, errors in found.errors.items()},
         }
+
+    def _space(self, subject: Subject) -> SpaceName:
+        return self.space or ("input" if isinstance(subject.network, Classifier) else "pixels")
 
 
 def _middle_radius(subject: Subject, space: SpaceName) -> float:

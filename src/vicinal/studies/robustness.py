@@ -7,10 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, cast, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
-from torch import nn
 
 from vicinal.errors import InputError
 from vicinal.evaluation.attacks import (
@@ -22,13 +21,13 @@ from vicinal.evaluation.attacks import (
     GradientAttack,
     RobustnessTable,
     Sanity,
-    SpaceName,
+    radius_text,
     robustness,
     sanity,
 )
-from vicinal.networks import EVAL, Classifier, applied, folded
 from vicinal.settings import check
 from vicinal.studies.base import Batches, Study, Subject
+from vicinal.studies.sources import black_box
 from vicinal.vicinity.projected import NormName
 
 LINF = tuple(k / 255 for k in (0, 1, 2, 4, 8, 16, 32, 64))
@@ -111,6 +110,10 @@ class Robustness(Study):
         unit = subject.scale * (1.0 if norm == "linf" else math.sqrt(math.prod(subject.dataset.shape)))
         return tuple(rounded(multiple * unit) for multiple in MULTIPLES)
 
+    def refusal(self, subject: Subject) -> str | None:
+        """Features that do not vary are refused where radii would be in units of their spread."""
+        return subject.no_unit("linf and l2") if self.linf is None or self.l2 is None else None
+
     def __call__(self, subject: Subject, seed: int) -> dict[str, Any]:
         """Curves and flags.
 
@@ -118,11 +121,17 @@ class Robustness(Study):
             ``n``; ``clean_error``; ``curves``, each a mapping with ``attack``, ``norm``, ``steps``, ``restarts``,
             ``box``, ``space``, ``count``, ``epsilons`` and ``errors``; ``source``, the name of the black box's network
             or None; ``why_not``, why there is no black box, or None; and ``sanity``, one mapping for each norm with
-            ``norm``, ``epsilon``, ``n`` (of the flags of `sanity`), ``verdict``, ``holds`` and ``flags``.
+            ``norm``, ``epsilon``, ``n`` (of the flags of `sanity`), ``verdict``, ``holds`` and ``flags``, each a `Flag`
+            as a mapping, with the number of examples that it is of.
+
+        Raises:
+            InputError: it does not apply to this subject, see `refusal`.
         """
-        batches = subject.batches(self.n)
+        if (reason := self.refusal(subject)) is not None:
+            raise InputError(f"robustness: {reason}")
+        batches = subject.again(self.n)
         source, why_not = black_box(subject)
-        leading = None if source is None else folded(source)
+        leading = None if source is None else subject.faster(source)
         curves, flags, clean = [], [], 0.0
         for norm in get_args(NormName):
             tables: dict[str, RobustnessTable] = {}
@@ -202,17 +211,19 @@ class Robustness(Study):
 
         def ordered(name: str, claim: str, low: float, high: float) -> None:
             # Shares of n are not exact in floats: a break as large as the slack is allowed.
-            flag = Flag(name, f"{claim}, of {many.n} examples", low, high, low - high <= self.slack + 1e-9)
+            flag = Flag(name, claim, low, high, low - high <= self.slack + 1e-9, many.n)
             flags.setdefault(name, []).append(flag)
 
         radii = [radius for radius in many.errors if radius]  # at 0 there is nothing to compare
         for a, b in sorted(pairwise(radii), key=lambda pair: abs(pair[0] - epsilon)):
-            ordered("larger radius", f"error at {a:.3g} <= at {b:.3g}", many.errors[a], many.errors[b])
+            ordered(
+                "larger radius", f"error at {radius_text(a)} <= at {radius_text(b)}", many.errors[a], many.errors[b]
+            )
         for radius in sorted(radii, key=lambda radius: abs(radius - epsilon)):
-            claim = f"error of {one.attack} <= of PGD at {radius:.3g}"
+            claim = f"error of {one.attack} <= of PGD at {radius_text(radius)}"
             ordered("many steps or one", claim, one.errors[radius], many.errors[radius])
             if "transfer" in tables:
-                claim = f"error by another network's gradients <= by its own at {radius:.3g}"
+                claim = f"error by another network's gradients <= by its own at {radius_text(radius)}"
                 ordered("transfer", claim, tables["transfer"].errors[radius], many.errors[radius])
         return flags
 
@@ -235,31 +246,6 @@ def rounded(value: float) -> float:
     (0.14, 13.0)
     """
     return float(f"{value:.2g}")
-
-
-def black_box(subject: Subject, space: SpaceName = "pixels") -> tuple[nn.Module | None, str | None]:
-    """The network whose gradients lead black-box attacks on a subject, if there is one that takes its inputs.
-
-    Args:
-        subject: with or without a source.
-        space: where the attack is. In ``"input"`` the source needs a preprocessing layer that keeps the inputs' shape.
-
-    Returns:
-        The source and None; or None and why there is none, in one line.
-    """
-    source = subject.source
-    if source is None:
-        return None, "no other network was given"
-    if space == "input" and not isinstance(source, Classifier):
-        return None, "the other network has no preprocessing layer of its own"
-    ((x, _),) = subject.batches(1)
-    try:
-        with torch.no_grad(), applied(source, EVAL):
-            fits = source(x).shape == (1, len(subject.dataset.classes))
-            fits = fits and (space == "pixels" or cast(Classifier, source).preprocess(x).shape == x.shape)
-    except (RuntimeError, ValueError):
-        fits = False
-    return (source, None) if fits else (None, "the other network does not take these inputs, or gives other classes")
 
 
 def _curve(table: RobustnessTable, attack: GradientAttack, box: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from torch import nn
@@ -25,7 +26,7 @@ from vicinal.evaluation import (
     pair_quotients,
 )
 from vicinal.settings import check
-from vicinal.studies.base import Batches, Study, Subject
+from vicinal.studies.base import Again, Study, Subject
 
 T = TypeVar("T")
 Kind = Literal["mean", "mean of a search (lower)", "lower estimate", "upper bound"]
@@ -97,9 +98,13 @@ class Smoothness(Study):
             if (value := getattr(self, name)) is not None:
                 check(name, value, above=0)
 
+    def refusal(self, subject: Subject) -> str | None:
+        """Features that do not vary are refused where the radius would be in units of their spread."""
+        return subject.no_unit("epsilon") if self.epsilon is None else None
+
     def __call__(self, subject: Subject, seed: int) -> dict[str, Any]:
         """The figures: ``{"rows": [...], "flags": [...]}``."""
-        network, batches = subject.fast, subject.batches(self.n, BATCH)
+        network, batches = subject.fast, subject.again(self.n, BATCH)
         epsilon = self.epsilon or (8 / 255 if subject.images else 0.05 * subject.scale)
         length = self.length or epsilon * math.sqrt(math.prod(subject.dataset.shape))
         examples = f"{subject.count(self.n)} {subject.part} examples"
@@ -121,7 +126,7 @@ class Smoothness(Study):
         }
 
     def _linearity(
-        self, network: nn.Module, batches: Batches, examples: str, epsilon: float, seed: int
+        self, network: nn.Module, batches: Again, examples: str, epsilon: float, seed: int
     ) -> list[dict[str, Any]]:
         """The local linearity error, and how much the linear part changes in the same balls."""
         (found,) = local_linearity(
@@ -141,7 +146,7 @@ class Smoothness(Study):
             _row("slope term", "ε‖∇loss‖₁", "mean", over, found.n, found.slope, epsilon=epsilon),
         ]
 
-    def _slopes(self, network: nn.Module, batches: Batches, examples: str, length: float, seed: int) -> list[_Lower]:
+    def _slopes(self, network: nn.Module, batches: Again, examples: str, length: float, seed: int) -> list[_Lower]:
         """Lower estimates of Lip(f)."""
 
         def jacobian() -> Steepness:
@@ -170,16 +175,16 @@ class Smoothness(Study):
         ]
 
     def _bends(
-        self, network: nn.Module, batches: Batches, examples: str, bound: LipschitzBound | str, seed: int
+        self, network: nn.Module, batches: Again, examples: str, bound: LipschitzBound | str, seed: int
     ) -> list[_Lower]:
         """Lower estimates of Lip(J), in float64: second differences drown in the rounding of float32."""
         exact = copy.deepcopy(network).double()
-        doubled = [(x.double(), y) for x, y in batches]
+        doubled = Again(lambda: ((x.double(), y) for x, y in batches))
 
         def hessian() -> LowerEstimate:
             # A first look spares piecewise linear networks, which are the common and the large ones, the rest.
             affine = isinstance(bound, LipschitzBound) and bound.gradient == 0
-            if not affine and not hessian_norm(exact, doubled[:1], iterations=1, starts=1, seed=seed).largest:
+            if not affine and not hessian_norm(exact, islice(doubled, 1), iterations=1, starts=1, seed=seed).largest:
                 raise InputError("zero beside the kinks of a piecewise linear network, and undefined at them")
             return hessian_norm(exact, doubled, iterations=self.iterations, starts=self.power_starts, seed=seed)
 

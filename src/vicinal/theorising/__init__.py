@@ -6,7 +6,9 @@ sample, attacks come from `vicinal.evaluation`, and the run is trained once more
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,19 +19,20 @@ from vicinal import machine
 from vicinal.assembling import Assembled
 from vicinal.data import Examples, eval_batches
 from vicinal.errors import InputError
-from vicinal.evaluating import trained
+from vicinal.evaluating import check_data, trained
 from vicinal.evaluation import APGD
-from vicinal.methods import Method, Mixup, TemporalEnsembling
+from vicinal.methods import Method, TemporalEnsembling
 from vicinal.networks import Classifier
 from vicinal.randomness import generator
 from vicinal.runs import Run
 from vicinal.settings import check
 from vicinal.theorising.along import Looks, along, look_steps
 from vicinal.theorising.attacks import STEPS, Attacked, loss_curve
+from vicinal.theorising.minimised import beside
 from vicinal.theorising.smoothness import smoothness_figures
 from vicinal.theory import SpaceName, Trained, mixup_radius, statements
 
-__all__ = ["REPLAY_SECONDS", "Attacked", "look_steps", "smoothness_figures", "theorise"]
+__all__ = ["REPLAY_SECONDS", "Attacked", "check_run", "look_steps", "smoothness_figures", "theorise"]
 
 REPLAY_SECONDS = 60.0
 """How long a training may have taken for it to be repeated without being asked to, our choice."""
@@ -62,40 +65,39 @@ def theorise(
             affine.
         replay: train the run once more, to look at its mixup loss along the way; None: if it took `REPLAY_SECONDS` at
             most.
-        progress: show a progress bar of that on standard error.
+        progress: say on standard error what is under way, a line for each part, with a progress bar of the training.
 
     Returns:
         What `vicinal.theory.statements` gives, and ``run``, ``data``, ``method``, ``backbone``, ``parameters``,
-        ``alpha_from``, ``minimised`` (whether the method's loss is this mixup loss), ``sample``, ``held_out``,
-        ``cosines`` (R_i, ascending), ``curve`` (losses at multiples of each example's radius), ``smoothness`` (see
-        `smoothness_figures`), ``training`` or else ``no_training`` (why not), ``version``,
+        ``alpha_from``, ``minimised`` (whether the run minimised this mixup loss and nothing else), ``up_to`` (what its
+        training had besides, if that loss was its method's; else None, see `vicinal.theorising.minimised.beside`),
+        ``sample``, ``held_out``, ``cosines`` (R_i, ascending), ``curve`` (losses at multiples of each example's
+        radius), ``smoothness`` (see `smoothness_figures`), ``training`` or else ``no_training`` (why not), ``version``,
         ``commit`` and ``seconds``.
 
     Raises:
-        InputError: training is not complete, the run trained no classifier, an argument is out of range, or no gradient
-            reaches the inputs.
+        InputError: as for `check_run`, an argument is out of range, or no gradient reaches the inputs.
         KeyboardInterrupt: stopped; nothing was written.
     """
     started = time.perf_counter()
     check("n", n, low=2)
-    trained(run)
     about = run.evaluation()["provenance"]
-    network = run.network("last").network
-    if not isinstance(network, Classifier):
-        raise InputError(f"{run.path}: trained no classifier, and the theory is about the loss of one")
-    parts = Assembled(run.experiment)
+    network, parts = _subject(run)
     chosen, alpha_from = (alpha, "--alpha") if alpha is not None else _alpha_of(parts.method)
     where: SpaceName = space or ("input" if network.preprocess.affine else "pixels")
     rows = _sample(parts, n, seed)
     x, y = _all(Examples(parts.dataset.train.x[rows], parts.dataset.train.y[rows]))
     name, held = _held_out(parts)
-    found = statements(network, x, y, alpha=chosen, seed=seed, space=where, test=held, attack=Attacked(APGD))
+    told = _teller(run) if progress else _silent
+    found = statements(network, x, y, alpha=chosen, seed=seed, space=where, test=held, attack=Attacked(APGD), told=told)
+    up_to = beside(parts, network, chosen)
     values: dict[str, Any] = {
         "run": str(run.path),
         "data": parts.experiment.data.name,
         **{key: about[key] for key in ("method", "backbone", "parameters")},
         "alpha_from": alpha_from,
-        "minimised": type(parts.method) is Mixup and chosen == parts.method.alpha,
+        "minimised": up_to == [],
+        "up_to": up_to,
         "sample": {"n": len(rows), "of": len(parts.split.labelled), "rows": rows.tolist()},
         "held_out": None if held is None else {"part": name, "n": len(held[1])},
         **found,
@@ -111,16 +113,53 @@ def theorise(
     model = Trained(network, x, y, space=where)
     radii = mixup_radius(model.log_odds, model.x, model.ones, chosen)
     values["cosines"] = radii.cosine.sort().values.tolist()
+    told("losses by radius")
     values["curve"] = loss_curve(model, radii.l2)
+    told("smoothness")
     values["smoothness"] = smoothness_figures(network, x, y, seed=seed)
     values["no_training"] = _not_again(about["training_seconds"], replay)
     if values["no_training"] is None:
+        told("the training, once more")
         try:
             few = Looks(x[:_FEWER], y[:_FEWER], held, where, chosen, seed)
             values["training"] = along(run, parts, few, progress=progress)
         except InputError as error:
             values["no_training"] = str(error)
     return {**values, **_made(started)}
+
+
+def check_run(run: Run) -> None:
+    """Refuse a run that nothing can be said of, before work is spent on it or on others beside it.
+
+    Args:
+        run: the run; its data are read.
+
+    Raises:
+        InputError: training is not complete, the run trained no classifier, it was not evaluated, or its data are not
+            there or have changed.
+    """
+    run.evaluation()
+    _subject(run)
+
+
+def _subject(run: Run) -> tuple[Classifier, Assembled]:
+    """The trained network of a run, and its parts with the data that it was trained on."""
+    trained(run)
+    network = run.network("last").network
+    if not isinstance(network, Classifier):
+        raise InputError(f"{run.path}: trained no classifier, and the theory is about the loss of one")
+    parts = Assembled(run.experiment)
+    check_data(run, parts.dataset, parts.split)
+    return network, parts
+
+
+def _teller(run: Run) -> Callable[[str], None]:
+    """Says on standard error which part is under way: a large sample takes long."""
+    return lambda part: print(f"vicinal theory {run.path}: {part}", file=sys.stderr, flush=True)
+
+
+def _silent(_part: str) -> None:
+    pass
 
 
 def _not_again(seconds: float, replay: bool | None) -> str | None:

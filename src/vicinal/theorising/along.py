@@ -14,12 +14,13 @@ from vicinal.assembling import Assembled
 from vicinal.fitting import replay
 from vicinal.runs import Run
 from vicinal.theory import SpaceName, Trained, expansion_figures, mixup_loss_figures, mixup_radius
-from vicinal.theory.sampled import losses_and_errors
+from vicinal.theory.sampled import losses_and_errors, with_error
 
 LOOKS = 9
 """Looks at the network, besides the one before the first step."""
 BUDGET = 2e9
 """Floating-point operations up to which a part of a look is exact."""
+_TOLD = ("loss", "loss_standard_error", "error", "error_standard_error")
 
 
 @dataclass(frozen=True)
@@ -43,24 +44,28 @@ class Looks:
     seed: int
 
     def look(self, step: int, network: nn.Module) -> dict[str, Any]:
-        """The mixup loss and its expansions, the cosines, and losses and errors."""
+        """The mixup loss and its expansions, the cosines, and losses and errors, with standard errors.
+
+        Those of the mixup loss and its expansions are of random draws, 0 without any; the others are over examples.
+        """
         model = Trained(network, self.x, self.y, space=self.space)
         mixup = mixup_loss_figures(model, self.alpha, seed=self.seed, permutations=64, budget=BUDGET)
         around, shrunk = expansion_figures(model, self.alpha, mixup, seed=self.seed, probes=8, budget=BUDGET)
         cosine = mixup_radius(model.log_odds, model.x, model.ones, self.alpha).cosine
-        train, other = losses_and_errors(model, model.x, model.y), {"loss": None, "error": None}
+        parts: dict[str, dict[str, Any]] = {"train": losses_and_errors(model, model.x, model.y), "held_out": {}}
         if self.held_out is not None:
-            other = losses_and_errors(model, model.entered(self.held_out[0]), self.held_out[1])
+            parts["held_out"] = losses_and_errors(model, model.entered(self.held_out[0]), self.held_out[1])
         return {
             "step": step,
             "mixup": mixup["value"],
             "mixup_standard_error": mixup["standard_error"],
             "around": around["total"],
+            "around_standard_error": around["standard_error"],
             "shrunk": shrunk["total"],
-            "cosine_mean": float(cosine.mean()),
+            "shrunk_standard_error": shrunk["standard_error"],
+            **with_error("cosine_mean", cosine),
             "cosine_min": float(cosine.min()),
-            **{f"train_{name}": train[name] for name in ("loss", "error")},
-            **{f"held_out_{name}": other[name] for name in ("loss", "error")},
+            **{f"{part}_{name}": found.get(name) for part, found in parts.items() for name in _TOLD},
         }
 
 

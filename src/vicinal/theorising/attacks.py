@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from vicinal.evaluation import APGD, FGM, GradientAttack, perturb
 from vicinal.theory import Trained, adv_surrogate
 from vicinal.theory.exact import Function
+from vicinal.theory.sampled import with_error
 
 MULTIPLES = (0.0, 0.5, 1.0, 1.5, 2.0)
 """Of each example's own radius, where attacks look."""
@@ -51,7 +52,7 @@ class Attacked:
             return F.cross_entropy(around(found.x), y, reduction="none")
 
 
-def loss_curve(model: Trained, l2: Tensor) -> dict[str, list[float]]:
+def loss_curve(model: Trained, l2: Tensor) -> dict[str, Any]:
     """Mean losses within `MULTIPLES` of each example's own radius: the surrogate's, and what attacks find.
 
     Args:
@@ -59,13 +60,15 @@ def loss_curve(model: Trained, l2: Tensor) -> dict[str, list[float]]:
         l2: the radii (n,), in units of the inputs.
 
     Returns:
-        ``multiple``, and as many means for ``surrogate``, ``fgm`` and ``apgd``.
+        ``n`` examples, ``multiple``, and as many means for ``surrogate``, ``fgm`` and ``apgd``, each with its
+        ``_standard_error`` over the examples.
     """
     x, attacks = model.own, {"fgm": Attacked(FGM), "apgd": Attacked(APGD)}
-    curve: dict[str, list[float]] = {"multiple": list(MULTIPLES), "surrogate": [], **{name: [] for name in attacks}}
+    found = []
     for multiple in MULTIPLES:
         eta = multiple * l2
-        curve["surrogate"].append(float(adv_surrogate(model.log_odds, model.x, model.ones, eta).mean()))
+        point = with_error("surrogate", adv_surrogate(model.log_odds, model.x, model.ones, eta))
         for name, attack in attacks.items():
-            curve[name].append(float(attack(model.logits, x, model.y, eta.to(x)).mean()))
-    return curve
+            point |= with_error(name, attack(model.logits, x, model.y, eta.to(x)))
+        found.append(point)
+    return {"n": len(x), "multiple": list(MULTIPLES)} | {key: [point[key] for point in found] for key in found[0]}

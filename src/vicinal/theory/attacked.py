@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 from vicinal.theory.adversarial import Radii, adv_surrogate, pgd_loss
 from vicinal.theory.bounds import exact_logistic_bound
-from vicinal.theory.exact import Function, mixup_loss_exact
+from vicinal.theory.exact import Function
 from vicinal.theory.moments import mixup_moments
+from vicinal.theory.sampled import BUDGET, logit_mixup_loss, with_error
 from vicinal.theory.trained import Trained
 
 Attack = Callable[[Function, Tensor, Tensor, Tensor], Tensor]
@@ -75,20 +76,21 @@ def attack_figures(model: Trained, radii: Radii, *, attack: Attack | None = None
         steps: of that ascent, >= 1; with another ``attack`` not used.
 
     Returns:
-        ``clean`` loss, and under ``each`` (radii eps_i sqrt(d)) and ``smallest`` (eps_mix sqrt(d)) the means
-        ``surrogate`` and ``attack``; ``attacked_by``.
+        ``n`` examples, ``clean`` loss, and under ``each`` (radii eps_i sqrt(d)) and ``smallest`` (eps_mix sqrt(d)) the
+        means ``surrogate`` and ``attack``, each mean with its ``_standard_error`` over the examples; ``attacked_by``.
 
     Raises:
         InputError: an argument is out of range, or no gradient reaches the inputs.
     """
     found: dict[str, Any] = {
-        "clean": float(F.softplus(-model.log_odds(model.x), threshold=700).mean()),
+        "n": len(model.x),
+        **with_error("clean", F.softplus(-model.log_odds(model.x), threshold=700)),
         "attacked_by": f"L2 ascent, {steps} steps" if attack is None else "the caller's attack",
     }
     for name, eta in (("each", radii.l2), ("smallest", torch.full_like(radii.l2, radii.l2_mix))):
         found[name] = {
-            "surrogate": float(adv_surrogate(model.log_odds, model.x, model.ones, eta).mean()),
-            "attack": float(_attacked(model, eta, attack, steps).mean()),
+            **with_error("surrogate", adv_surrogate(model.log_odds, model.x, model.ones, eta)),
+            **with_error("attack", _attacked(model, eta, attack, steps)),
         }
     return found
 
@@ -112,7 +114,8 @@ def adversarial_curve(
             the fast gradient method and 20 steps.
 
     Returns:
-        ``radius``, and the means of each attack.
+        ``radius``, and of each attack the means and, as ``..._standard_error``, their standard errors over
+        the examples.
 
     Raises:
         InputError: steps are out of range, or no gradient reaches the inputs.
@@ -122,7 +125,8 @@ def adversarial_curve(
     for name, kind in attacks.items():
         steps, attack = (kind, None) if isinstance(kind, int) else (20, kind)
         etas = [torch.full((len(model.x),), radius, dtype=torch.float64) for radius in radii]
-        curve[name] = [float(_attacked(model, eta, attack, steps).mean()) for eta in etas]
+        found = [with_error(name, _attacked(model, eta, attack, steps)) for eta in etas]
+        curve |= {key: [each[key] for each in found] for key in (name, f"{name}_standard_error")}
     return curve
 
 
@@ -145,16 +149,21 @@ def surrogate_bound_figures(expansion: Mapping[str, Any], attacked: Mapping[str,
     }
 
 
-def logistic_bound_figures(model: Trained, alpha: float) -> dict[str, Any]:
+def logistic_bound_figures(
+    model: Trained, alpha: float, *, seed: int = 0, permutations: int = 128, budget: float = BUDGET
+) -> dict[str, Any]:
     """L_mix >= the true adversarial loss, for a linear network of two classes without bias.
 
     Args:
         model: network and sample.
         alpha: of the mixing law Beta(alpha, alpha), > 0.
+        seed: of the permutations.
+        permutations: see `vicinal.theory.sampled.logit_mixup_loss`.
+        budget: likewise.
 
     Returns:
-        ``mixup``, the true mixup loss; ``adversarial``, in closed form, at L2 radii |x_i| R_i m1, whose mean is
-        ``l2_mean``.
+        ``mixup``, the true mixup loss, with its ``standard_error``, 0 over all pairs; ``adversarial``, in closed form,
+        at L2 radii |x_i| R_i m1, whose mean is ``l2_mean``.
 
     Raises:
         InputError: ``alpha`` is out of range, or no gradient reaches the inputs.
@@ -163,19 +172,33 @@ def logistic_bound_figures(model: Trained, alpha: float) -> dict[str, Any]:
     with torch.enable_grad():
         z = model.logits(at)[0]
     (theta,) = torch.autograd.grad(z[1] - z[0], at)
-    bound = exact_logistic_bound(theta.flatten(), model.x.flatten(1), model.y.double(), alpha)
-    return {"mixup": bound.mixup, "adversarial": bound.adversarial, "l2_mean": float(bound.l2.mean())}
+    with torch.no_grad():
+        logits = model.logits(model.x)
+    mixup = logit_mixup_loss(logits, model.y, alpha, seed=seed, permutations=permutations, budget=budget)
+    bound = exact_logistic_bound(theta.flatten(), model.x.flatten(1), model.y.double(), alpha, mixup=mixup)
+    return {
+        "mixup": bound.mixup,
+        "standard_error": bound.standard_error,
+        "adversarial": bound.adversarial,
+        "l2_mean": float(bound.l2.mean()),
+    }
 
 
-def jensen_figures(model: Trained, alpha: float) -> dict[str, Any]:
+def jensen_figures(
+    model: Trained, alpha: float, *, seed: int = 0, permutations: int = 128, budget: float = BUDGET
+) -> dict[str, Any]:
     """L_mix >= mean loss at the logits (1 - m1) z_i + m1 z_bar, for logits that are affine in the input.
 
     Args:
         model: network and sample.
         alpha: of the mixing law Beta(alpha, alpha), > 0.
+        seed: of the permutations.
+        permutations: see `vicinal.theory.sampled.logit_mixup_loss`.
+        budget: likewise.
 
     Returns:
-        ``mixup``, the true mixup loss over all pairs, and ``shrunk_logits``, what it is at least.
+        ``mixup``, the true mixup loss, with its ``standard_error``, 0 over all pairs, and ``shrunk_logits``, what it is
+        at least.
 
     Raises:
         InputError: ``alpha`` is out of range.
@@ -183,7 +206,6 @@ def jensen_figures(model: Trained, alpha: float) -> dict[str, Any]:
     m1 = mixup_moments(alpha).m1
     with torch.no_grad():
         z = model.logits(model.x)
-        # The logits of mixes are mixes of logits.
-        mixup = mixup_loss_exact(lambda at: at, z, model.y, alpha)
         shrunk = F.cross_entropy((1 - m1) * z + m1 * z.mean(dim=0), model.y)
-    return {"mixup": float(mixup), "shrunk_logits": float(shrunk)}
+    mixup = logit_mixup_loss(z, model.y, alpha, seed=seed, permutations=permutations, budget=budget)
+    return {"mixup": mixup.mean, "standard_error": mixup.standard_error, "shrunk_logits": float(shrunk)}

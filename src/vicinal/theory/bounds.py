@@ -14,6 +14,7 @@ from vicinal.theory.adversarial import (
     logistic_adversarial_loss,
     mixup_radius,
 )
+from vicinal.theory.complexity import Estimate
 from vicinal.theory.exact import LOGISTIC, Function, mixup_loss_exact, problem
 from vicinal.theory.expansion import mixup_terms
 from vicinal.theory.moments import NODES, mixup_moments
@@ -46,6 +47,7 @@ class ExactBound:
         adversarial: mean of the true adversarial loss at the radii ``l2``, in closed form.
         l2: L2 radii |x_i| R_i m1, at least as large as those of the surrogate, (n,).
         assumptions: of the second inequality.
+        standard_error: of ``mixup``, from random permutations; 0 over all pairs.
     """
 
     mixup: float
@@ -53,6 +55,7 @@ class ExactBound:
     adversarial: float
     l2: Tensor
     assumptions: Assumptions
+    standard_error: float = 0.0
 
 
 def surrogate_bound(f: Function, x: Tensor, y: Tensor, alpha: float, beta: float | None = None) -> SurrogateBound:
@@ -80,7 +83,14 @@ def surrogate_bound(f: Function, x: Tensor, y: Tensor, alpha: float, beta: float
 
 
 def exact_logistic_bound(
-    theta: Tensor, x: Tensor, y: Tensor, alpha: float, beta: float | None = None, *, nodes: int = NODES
+    theta: Tensor,
+    x: Tensor,
+    y: Tensor,
+    alpha: float,
+    beta: float | None = None,
+    *,
+    nodes: int = NODES,
+    mixup: Estimate | None = None,
 ) -> ExactBound:
     """The mixup loss of logistic regression without bias against its adversarial loss, with no expansion.
 
@@ -94,6 +104,7 @@ def exact_logistic_bound(
         alpha: first parameter of the mixing law, > 0.
         beta: second one, > 0; None for ``alpha``.
         nodes: quadrature nodes, >= 1.
+        mixup: the mixup loss, if it was computed already; None for that over all pairs.
 
     Raises:
         InputError: the sample does not fit, or an argument is out of range.
@@ -105,13 +116,16 @@ def exact_logistic_bound(
     m1 = mixup_moments(alpha, beta).m1
     with torch.no_grad():
         z = x @ theta
-        # The logits of mixes are mixes of logits.
-        mixup = mixup_loss_exact(lambda at: at[:, 0], z[:, None], y, alpha, beta, loss=LOGISTIC, nodes=nodes)
+        if mixup is None:
+            # The logits of mixes are mixes of logits.
+            exact = mixup_loss_exact(lambda at: at[:, 0], z[:, None], y, alpha, beta, loss=LOGISTIC, nodes=nodes)
+            mixup = Estimate(float(exact), 0.0)
         l2 = x.norm(dim=1) * radii.cosine * m1
         return ExactBound(
-            float(mixup),
+            mixup.mean,
             float(LOGISTIC((1 - m1) * z + m1 * z.mean(), y).mean()),
             float(logistic_adversarial_loss(theta, x, y, l2).mean()),
             l2,
             radii.assumptions,
+            mixup.standard_error,
         )

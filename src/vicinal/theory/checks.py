@@ -14,6 +14,8 @@ from vicinal.networks import Classifier, MeanOnlyBatchNorm
 from vicinal.settings import check
 from vicinal.theory.adversarial import Radii, mixup_radius
 from vicinal.theory.exact import traced
+from vicinal.theory.generalising import PLUGGED_IN
+from vicinal.theory.kinks import jumps
 from vicinal.theory.trained import Trained
 
 ASSUMPTIONS = {
@@ -28,6 +30,7 @@ ASSUMPTIONS = {
     "affine": "the logits are affine in the input",
     "linear_head": "the logits are a linear layer on features that the network gives",
     "fixed_features": "the features were not trained on the sample",
+    "fixed_class": "the class, and all that bounds it, was fixed before the sample was drawn",
 }
 """Names of the assumptions, and what they say."""
 
@@ -112,7 +115,7 @@ def check_assumptions(model: Trained, alpha: float, *, tolerance: float = 1e-6) 
         ),
         "binary": Check(model.classes == 2, model.classes, f"{model.classes} classes"),
         "no_batch_norm": _batch_norm(model),
-        "twice_differentiable": _smooth(model, curvature, bend > tolerance),
+        "twice_differentiable": _smooth(model, curvature, bend > tolerance, tolerance),
         "centred": Check(
             found.centred, found.offset, f"the mean of the inputs is {found.offset:.3g} of their typical norm"
         ),
@@ -189,21 +192,31 @@ def _batch_norm(model: Trained) -> Check:
     return Check(False, count, f"{count} batch-norm layer(s)", _BATCH_NORM)
 
 
-def _smooth(model: Trained, curvature: float, bent: bool) -> Check:
+def _smooth(model: Trained, curvature: float, bent: bool, tolerance: float) -> Check:
     kinds = Counter(type(layer).__name__ for layer in model.modules() if isinstance(layer, _KINKED))
-    if not kinds and not (curvature == 0 and bent):
-        return Check(True, 0, "no layer with kinks")
-    named = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "f is bent and its Hessian is 0"
+    named = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    if not named and curvature == 0 and bent:
+        named = "f is bent and its Hessian is 0"
+    count = sum(kinds.values())
+    if not named:
+        # Kinks of functions have no layer to be known by.
+        found = jumps(model, tolerance=tolerance)
+        if not found.jumping:
+            return Check(True, 0, f"no kinked layer found, gradients continuous along {found.chords} chords")
+        count = found.jumping
+        named = f"the gradient jumps on {count} of {found.chords} chords, by up to {found.largest:.3g} of the largest"
     more = "the remainder of an expansion is of third order off the kinks only"
     if curvature == 0:
         more += "; the Hessian of f is 0 almost everywhere, so that R3 = 0 and what the kinks add is not seen"
-    return Check(False, sum(kinds.values()), f"f has kinks ({named})", more)
+    return Check(False, count, f"f has kinks ({named})", more)
 
 
 def _last_layer(model: Trained) -> dict[str, Check]:
     head = model.head()
     body = model.network.body if isinstance(model.network, Classifier) else model.network
     trained = sum(parameter.numel() for parameter in body.parameters())
+    fitted = isinstance(model.network, Classifier) and any(True for _ in model.network.preprocess.buffers())
+    read_off = (*PLUGGED_IN, *(("statistics of the preprocessing",) if fitted else ()))
     return {
         "linear_head": Check(
             head is not None,
@@ -216,4 +229,5 @@ def _last_layer(model: Trained) -> dict[str, Check]:
             f"{trained} trained parameters below the last layer"
             + (": its features were chosen after the sample was seen" if trained else ""),
         ),
+        "fixed_class": Check(False, len(read_off), f"read off the sample: {', '.join(read_off)}"),
     }

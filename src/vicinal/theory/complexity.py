@@ -31,6 +31,17 @@ class Estimate(NamedTuple):
     mean: float
     standard_error: float
 
+    @classmethod
+    def over(cls, values: Tensor) -> Estimate:
+        """The mean of some values (n,), with the standard error from their spread; 0 of a single one.
+
+        >>> Estimate.over(torch.tensor([1.0, 3.0]))
+        Estimate(mean=2.0, standard_error=1.0)
+        """
+        values = values.double()
+        n = len(values)
+        return cls(float(values.mean()), float(values.std(correction=0)) / math.sqrt(max(n - 1, 1)))
+
 
 _CUT = 1e-10
 """Directions with less than this share of the largest eigenvalue count as outside of the range."""
@@ -112,8 +123,7 @@ class Ellipsoid:
             x = sample if isinstance(sample, Tensor) else sample(generator)
             signs = 2 * torch.randint(2, (1, len(x)), generator=generator) - 1
             found.append(self.supremum(x, signs.to(x)))
-        values = torch.cat(found)
-        return Estimate(float(values.mean()), float(values.std()) / math.sqrt(draws))
+        return Estimate.over(torch.cat(found))
 
     def rademacher_bound(self, n: int, mean: Tensor | None = None, *, intercept: bool = False) -> float:
         """Upper bound of the expected Rademacher complexity of samples of size n, from Jensen's inequality.

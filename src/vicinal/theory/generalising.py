@@ -21,6 +21,9 @@ from vicinal.theory.trained import Trained
 
 _DIRECTIONS = 64
 
+PLUGGED_IN = ("gamma", "rho", "covariance of the inputs", "largest loss", "intercept")
+"""What the corollary wants fixed before the sample, and is read off it here."""
+
 
 def softmax_regulariser(logits: Tensor, deviations: Tensor, alpha: float, *, scaling: ScalingName = "mean") -> Tensor:
     """1/2 mean_i [own d_i^T A_i d_i + others tr(A_i Cov)], A_i the Hessian of log sum exp at the logits, a scalar.
@@ -144,9 +147,8 @@ def complexity_figures(layer: LastLayer, *, seed: int, draws: int = 200) -> dict
 
     Returns:
         ``n``, ``features`` (their number), ``rank``, ``gamma``; ``bound`` in closed form and ``estimate`` with its
-        ``standard_error``, both without an intercept; ``with_intercept``, the bound for features that are not centred,
-        None where their mean is not in the range of their covariance; ``ridge_bound``, of the ball of the same layer's
-        Euclidean norm; of two classes also ``glm``, see `glm_figures`, else None.
+        ``standard_error``, both without an intercept; ``ridge_bound``, of the ball of the same layer's Euclidean norm;
+        of two classes also ``glm``, see `glm_figures`, else None.
 
     Raises:
         InputError: too few draws.
@@ -155,10 +157,6 @@ def complexity_figures(layer: LastLayer, *, seed: int, draws: int = 200) -> dict
     ball = layer.ellipsoid
     signs = generator(seed, "theory complexity")
     estimate = ball.rademacher(layer.centred, draws, signs)
-    try:
-        with_intercept = ball.rademacher_bound(n, layer.law.mean, intercept=True)
-    except InputError:  # fewer examples than features: along their mean the class is unbounded
-        with_intercept = None
     norm = float(layer.rows.norm(dim=1).max())
     return {
         "n": n,
@@ -168,7 +166,6 @@ def complexity_figures(layer: LastLayer, *, seed: int, draws: int = 200) -> dict
         "bound": ball.rademacher_bound(n),
         "estimate": estimate.mean,
         "standard_error": estimate.standard_error,
-        "with_intercept": with_intercept,
         "ridge_bound": norm * math.sqrt(float(layer.law.covariance.trace()) / n),
         "glm": glm_figures(layer, seed=seed) if len(layer.rows) == 1 else None,
     }
@@ -178,15 +175,16 @@ def glm_figures(layer: LastLayer, *, seed: int) -> dict[str, Any]:
     """The class W_gamma of the one logit of two classes, and the retention of the law of its features.
 
     Retention is an infimum over all theta. It falls along each ray from 0, so it is looked for at the layer's own size,
-    in random directions of the whitened features and in the layer's own one: rho is over-estimated, and the bound that
-    is computed with it is an estimate.
+    in random directions of the whitened features and in the layer's own one: rho is over-estimated, so that what is
+    computed with it may lie below the bound, and is an estimate of it.
 
     Args:
         layer: last layer and features.
         seed: of the directions.
 
     Returns:
-        ``gamma`` (of W_gamma), ``rho``, ``directions``, ``bound``.
+        ``gamma`` (of W_gamma), ``rho``, ``directions``, ``estimate`` (of the bound of the complexity; None of a
+        degenerate class).
     """
     theta, ball = layer.rows[0], layer.ellipsoid
     white = ball.whitened(layer.centred)
@@ -199,7 +197,7 @@ def glm_figures(layer: LastLayer, *, seed: int) -> dict[str, Any]:
         "gamma": gamma,
         "rho": rho,
         "directions": len(found),
-        "bound": glm_rademacher_bound(gamma, rho, ball.rank, len(white)) if min(gamma, rho) > 0 else None,
+        "estimate": glm_rademacher_bound(gamma, rho, ball.rank, len(white)) if min(gamma, rho) > 0 else None,
     }
 
 
@@ -213,8 +211,9 @@ def corollary_figures(layer: LastLayer, loss: float, complexity: dict[str, Any],
         delta: in (0, 1).
 
     Returns:
-        ``loss``, ``delta``, ``largest`` (bound of the loss over the class on the sample's inputs); ``ellipsoid`` and
-        ``w_gamma``, the bound by either complexity; ``plugged_in``, what should have been fixed before the sample.
+        ``loss``, ``delta``, ``largest`` (bound of the loss over the class on the sample's inputs); ``ellipsoid``, the
+        bound by the complexity of the ellipsoid, and ``w_gamma_estimate``, by that of W_gamma, which is estimated;
+        ``plugged_in``, what should have been fixed before the sample.
 
     Raises:
         InputError: ``delta`` is out of range.
@@ -224,7 +223,7 @@ def corollary_figures(layer: LastLayer, loss: float, complexity: dict[str, Any],
     intercept = float((layer.logits[:, 1] - layer.logits[:, 0]).mean().abs())
     largest = float(F.softplus(torch.tensor(reach + intercept), threshold=700))
     # The free intercept costs a factor of 2 in the complexity.
-    by = {"ellipsoid": complexity["bound"], "w_gamma": complexity["glm"]["bound"]}
+    by = {"ellipsoid": complexity["bound"], "w_gamma_estimate": complexity["glm"]["estimate"]}
     return {
         "loss": loss,
         "delta": delta,
@@ -233,5 +232,5 @@ def corollary_figures(layer: LastLayer, loss: float, complexity: dict[str, Any],
             name: None if rad is None else generalisation_bound(loss, 2 * rad, n, largest=largest, delta=delta)
             for name, rad in by.items()
         },
-        "plugged_in": ["gamma", "rho", "covariance of the inputs", "largest loss", "intercept"],
+        "plugged_in": list(PLUGGED_IN),
     }

@@ -23,7 +23,7 @@ BUDGET = 4e10
 """Floating-point operations up to which a part is computed exactly: some seconds on one core, our choice."""
 
 _PRODUCT = 10
-"""Forward passes that a Hessian-vector product is counted as."""
+"""Forward passes that a Hessian-vector product is counted as, and operations of a loss for each logit."""
 
 
 def mixup_loss_sampled(
@@ -64,8 +64,45 @@ def mixup_loss_sampled(
             lam, partner = draw_mixing(len(x), alpha, generator, per="sample")
             points = mix(given.x, given.x[partner], lam)
             found.append(given.loss(f(points), mix(given.y, given.y[partner], lam)).double().mean())
-    values = torch.stack(found)
-    return Estimate(float(values.mean()), float(values.std()) / math.sqrt(permutations))
+    return Estimate.over(torch.stack(found))
+
+
+def logit_mixup_loss(
+    logits: Tensor,
+    y: Tensor,
+    alpha: float,
+    *,
+    seed: int,
+    permutations: int = 128,
+    nodes: int = NODES,
+    budget: float = BUDGET,
+) -> Estimate:
+    """The mixup loss of logits that are affine in the input: the logits of mixes are mixes of logits.
+
+    Args:
+        logits: of the sample, float64 (n, C).
+        y: classes, int64 (n,).
+        alpha: of the mixing law Beta(alpha, alpha), > 0.
+        seed: of the permutations.
+        permutations: see `mixup_loss_sampled`; taken where all pairs do not fit the budget.
+        nodes: quadrature nodes, >= 1.
+        budget: floating-point operations.
+
+    Returns:
+        The loss, and its standard error: 0 over all pairs.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+    if logits.numel() * len(y) * nodes * _PRODUCT <= budget:
+        with torch.no_grad():
+            return Estimate(float(mixup_loss_exact(_same, logits, y, alpha, nodes=nodes)), 0.0)
+    draws = generator(seed, "theory mixup loss of logits")
+    return mixup_loss_sampled(_same, logits, y, alpha, permutations=permutations, generator=draws)
+
+
+def _same(z: Tensor) -> Tensor:
+    return z
 
 
 def mixup_loss_figures(
@@ -181,11 +218,14 @@ def losses_and_errors(model: Trained, x: Tensor, y: Tensor) -> dict[str, Any]:
         z = torch.cat([model.logits(part) for part in x.to(model.own.dtype).split(250)]).double()
     losses = F.cross_entropy(z, y, reduction="none")
     wrong = (z.argmax(dim=1) != y).double()
-    root = math.sqrt(max(len(y) - 1, 1))
-    return {
-        "n": len(y),
-        "loss": float(losses.mean()),
-        "loss_standard_error": float(losses.std(correction=0)) / root,
-        "error": float(wrong.mean()),
-        "error_standard_error": float(wrong.std(correction=0)) / root,
-    }
+    return {"n": len(y), **with_error("loss", losses), **with_error("error", wrong)}
+
+
+def with_error(name: str, values: Tensor) -> dict[str, float]:
+    """The mean of some values (n,) under a name, and its standard error under the same with ``_standard_error``.
+
+    >>> with_error("loss", torch.tensor([1.0, 3.0]))
+    {'loss': 2.0, 'loss_standard_error': 1.0}
+    """
+    found = Estimate.over(values)
+    return {name: found.mean, f"{name}_standard_error": found.standard_error}

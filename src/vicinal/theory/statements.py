@@ -41,12 +41,18 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "jensen_bound": ("separate", "affine"),
     "regulariser": ("separate", "linear_head"),
     "complexity": ("separate", "linear_head"),
-    "corollary": ("separate", "binary", "linear_head", "fixed_features"),
+    "corollary": ("separate", "binary", "linear_head", "fixed_features", "fixed_class"),
 }
 """What each statement assumes, by the names of `vicinal.theory.checks.ASSUMPTIONS`."""
 
-MEASURED = ("expansion", "shrunk_expansion", "radii")
-"""Statements whose figures are measurements: they are given where a theorem does not apply, and prove nothing there."""
+MEASURED: Mapping[str, tuple[str, ...]] = {
+    **{name: NEEDS[name] for name in ("expansion", "shrunk_expansion", "radii")},
+    "corollary": ("fixed_class",),
+}
+"""Statements whose figures are given as measurements, which prove nothing, where of their assumptions only these fail.
+
+The corollary's class is read off the sample that it is about, so that its figure is never more than that.
+"""
 
 
 def statements(
@@ -67,6 +73,7 @@ def statements(
     draws: int = 200,
     delta: float = 0.05,
     tolerance: float = 1e-6,
+    told: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Everything that the theory says of a trained network on a sample.
 
@@ -91,6 +98,7 @@ def statements(
         draws: of signs, for the complexity, >= 2.
         delta: the corollary holds with probability 1 - delta, in (0, 1).
         tolerance: relative error up to which an equality counts as true.
+        told: is called with the name of each part, as it begins.
 
     Returns:
         Plain values, ready for JSON; numbers are finite, and None where there is none. ``n``, ``dimension``,
@@ -102,20 +110,27 @@ def statements(
     Raises:
         InputError: the sample does not fit, an argument is out of range, or no gradient reaches the inputs.
     """
+    told = told or _unheard
+    told("assumptions")
     model = Trained(network, x, y, space=space)
     checks, radii = check_assumptions(model, alpha, tolerance=tolerance)
     if not checks["separate"].holds:
         # Nothing can be said at all: already the loss of an example has no meaning.
         found = {name: _statement(name, checks, None) for name in NEEDS}
         return _report(model, alpha, seed, checks, found, {})
+    told("mixup loss")
     mixup = mixup_loss_figures(model, alpha, seed=seed, permutations=permutations, nodes=nodes, budget=budget)
+    told("expansions")
     around, shrunk = expansion_figures(model, alpha, mixup, seed=seed, probes=probes, budget=budget)
+    told("losses under attack")
     attacked = attack_figures(model, radii, attack=attack, steps=steps)
+    told("bounds and complexity")
     parts = losses_of(model, test)
 
     def bound() -> dict[str, Any]:
         return surrogate_bound_figures(around, attacked)
 
+    drawn: dict[str, Any] = {"seed": seed, "permutations": permutations, "budget": budget}
     made: dict[str, Callable[[], dict[str, Any]]] = {
         "mixup_loss": lambda: mixup,
         "expansion": lambda: around,
@@ -124,8 +139,8 @@ def statements(
         "attack": lambda: attacked,
         "surrogate_bound": bound,
         "class_surrogate_bound": bound,
-        "logistic_bound": lambda: logistic_bound_figures(model, alpha),
-        "jensen_bound": lambda: jensen_figures(model, alpha),
+        "logistic_bound": lambda: logistic_bound_figures(model, alpha, **drawn),
+        "jensen_bound": lambda: jensen_figures(model, alpha, **drawn),
     }
     if checks["linear_head"].holds:
         layer = LastLayer(model)
@@ -136,6 +151,10 @@ def statements(
     return _report(
         model, alpha, seed, checks, {name: _statement(name, checks, made.get(name)) for name in NEEDS}, parts
     )
+
+
+def _unheard(_part: str) -> None:
+    pass
 
 
 def losses_of(model: Trained, test: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
@@ -170,7 +189,8 @@ def losses_of(model: Trained, test: tuple[Tensor, Tensor] | None) -> dict[str, A
 def _statement(name: str, checks: Mapping[str, Check], values: Callable[[], dict[str, Any]] | None) -> dict[str, Any]:
     """One statement: whether it applies, and its figures where it does or where they are measurements."""
     failing = [checks[need].says for need in NEEDS[name] if not checks[need].holds]
-    given = values is not None and (not failing or name in MEASURED)
+    allowed = MEASURED.get(name, ())
+    given = values is not None and all(checks[need].holds or need in allowed for need in NEEDS[name])
     return {
         "applies": not failing,
         "why": "; ".join(failing) or None,

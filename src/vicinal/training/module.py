@@ -245,6 +245,9 @@ class VicinalModule(LightningModule):
         """Put ``about`` beside the weights."""
         checkpoint["vicinal"] = self.about
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.about = {**self.about, **checkpoint.get("vicinal", {})}  # what the training began with stays on record
+
     def configure_optimizers(self) -> Any:
         """The optimiser over the student's and the method's parameters, and its schedule by steps."""
         settings = self.training_settings

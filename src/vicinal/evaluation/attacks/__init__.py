@@ -7,7 +7,7 @@ little: a network can hide from single steps. Read it beside one after many step
 from vicinal.evaluation.attacks.algorithms import APGD, FGM, FGSM, PGD, GradientAttack, MomentumPGD
 from vicinal.evaluation.attacks.losses import Loss, cross_entropy_against, log_odds_against
 from vicinal.evaluation.attacks.peers import AutoAttack, PeerAttack, PeerName, peer_perturb, peer_robustness
-from vicinal.evaluation.attacks.sanity import Flag, Sanity, sanity
+from vicinal.evaluation.attacks.sanity import Flag, Sanity, radius_text, sanity
 from vicinal.evaluation.attacks.search import CountName, Perturbed, SpaceName
 from vicinal.evaluation.attacks.tables import AttackFigures, RobustnessTable, perturb, robustness
 
@@ -34,6 +34,7 @@ __all__ = [
     "peer_perturb",
     "peer_robustness",
     "perturb",
+    "radius_text",
     "robustness",
     "sanity",
 ]

@@ -35,6 +35,7 @@ class Flag:
         first: a share of the examples, in [0,1].
         second: another one.
         holds: whether it does, up to the slack that was allowed.
+        n: number of examples that the shares are of.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Flag:
     first: float
     second: float
     holds: bool
+    n: int
 
     def __str__(self) -> str:
         return f"{self.name}: {self.claim}: {self.first:.4f}, {self.second:.4f}: {'yes' if self.holds else 'NO'}"
@@ -168,18 +170,19 @@ def sanity(
     single = type(one).__name__
 
     def ordered(name: str, claim: str, low: str, high: str) -> Flag:
-        return Flag(name, claim, error[low], error[high], error[low] <= error[high] + slack + _ROUNDING)
+        return Flag(name, claim, error[low], error[high], error[low] <= error[high] + slack + _ROUNDING, n)
 
     flags = [
         ordered("more steps", f"error after {few} steps <= after {many}", "few", "many"),
-        ordered("larger radius", f"error at {epsilon:g} <= at {2 * epsilon:g}", "few", "twice"),
+        ordered("larger radius", f"error at {radius_text(epsilon)} <= at {radius_text(2 * epsilon)}", "few", "twice"),
         ordered("many steps or one", f"error of {single} <= of PGD", "one", "few"),
         Flag(
             "everything falls",
-            f"accuracy at {jobs['large'][1].epsilon:g} <= what may be left",
+            f"accuracy at radius {radius_text(jobs['large'][1].epsilon)} is at most {100 * floor:g} %",
             1 - error["large"],
             floor,
             1 - error["large"] <= floor + _ROUNDING,
+            n,
         ),
     ]
     if source is not None:
@@ -191,9 +194,21 @@ def sanity(
             zero / n,
             broken / n,
             zero + broken <= slack * n + _ROUNDING,
+            n,
         )
     )
     return Sanity(n, clean / n, tuple(flags))
+
+
+def radius_text(epsilon: float) -> str:
+    """A radius in words: in steps of 8-bit images where it is a whole number of them and no short decimal.
+
+    >>> radius_text(16 / 255), radius_text(0.2), radius_text(0.125), radius_text(1.0)
+    ('16/255', '0.2', '0.125', '1')
+    """
+    steps = 255 * epsilon
+    whole = abs(steps - round(steps)) < 1e-4 and abs(epsilon - round(epsilon, 2)) > 1e-9
+    return f"{round(steps)}/255" if whole else f"{epsilon:.4g}"
 
 
 def _reach(x: Tensor, norm: NormName, bounds: Bounds) -> float:

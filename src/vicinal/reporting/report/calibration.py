@@ -9,8 +9,10 @@ from typing import Any
 
 from vicinal.reporting.charts import ReliabilityPanel, reliability_chart
 from vicinal.reporting.report.blocks import Block, Chart, Charts, Paragraph, Section, TableBlock
+from vicinal.reporting.report.comparable import uneven
+from vicinal.reporting.report.entries import finite
 from vicinal.reporting.report.grouping import Chapter, Row
-from vicinal.reporting.report.measures import examples, uneven, whose
+from vicinal.reporting.report.measures import examples, whose
 from vicinal.reporting.report.numbers import cell
 from vicinal.reporting.tables import Table, mean_and_std
 
@@ -38,7 +40,7 @@ def calibration(chapter: Chapter) -> Section | None:
             "calibrated classifier's bars end on the diagonal; below it, it is over-confident. The temperature "
             "is fitted on the validation part and changes no prediction."
         ),
-        Charts((_diagrams(rows),)),
+        *_diagrams(rows),
         _table(chapter, rows),
     ]
     if (warning := uneven(chapter, "calibration")) is not None:
@@ -49,6 +51,8 @@ def calibration(chapter: Chapter) -> Section | None:
 def pooled(bins: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Reliability bins of several runs as those of one: counts add up, means are weighted with them.
 
+    A run's bin with examples but without finite means, as of a network that diverged, is left out.
+
     Args:
         bins: of each run, with the same edges.
 
@@ -58,35 +62,44 @@ def pooled(bins: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """
     made = []
     for same in zip(*bins, strict=True):
-        count = sum(each["count"] for each in same)
-
-        def mean(name: str, same: Sequence[Mapping[str, Any]] = same, count: int = count) -> float | None:
-            if not count:
-                return None
-            return math.fsum(each["count"] * each[name] for each in same if each["count"]) / count
-
+        filled = [
+            each
+            for each in same
+            if each["count"] and None not in (finite(each[name]) for name in ("confidence", "accuracy"))
+        ]
+        count = sum(each["count"] for each in filled)
+        confidence, accuracy = (
+            math.fsum(each["count"] * each[name] for each in filled) / count if count else None
+            for name in ("confidence", "accuracy")
+        )
         edges = {"low": same[0]["low"], "high": same[0]["high"]}
-        made.append({**edges, "count": count, "confidence": mean("confidence"), "accuracy": mean("accuracy")})
+        made.append({**edges, "count": count, "confidence": confidence, "accuracy": accuracy})
     return made
 
 
-def _diagrams(rows: Sequence[Row]) -> Chart:
+def _diagrams(rows: Sequence[Row]) -> list[Block]:
     """All in one picture, so that they have one size; three beside each other can be read on a telephone."""
-    panels = [_panel(row) for row in rows]
+    panels = [panel for row in rows if (panel := _panel(row)) is not None]
+    if not panels:
+        return []
     told = "; ".join(text for _, text in panels)
     alt = f"Reliability diagrams, accuracy by confidence. {told}. The table says more in numbers."
-    return Chart(functools.partial(reliability_chart, [panel for panel, _ in panels]), alt, told)
+    return [Charts((Chart(functools.partial(reliability_chart, [panel for panel, _ in panels]), alt, told),))]
 
 
-def _panel(row: Row) -> tuple[ReliabilityPanel, str]:
-    """The diagram of a row, its runs pooled, and its calibration error in words."""
-    found = row.figures("calibration")
+def _panel(row: Row) -> tuple[ReliabilityPanel, str] | None:
+    """The diagram of a row, its runs pooled, and its calibration error in words; None if no run's is a number."""
+    found = [each for each in row.figures("calibration") if finite(each["before"]["ece"]) is not None]
+    if not found:
+        return None
     alike = [each for each in found if each["bins"] == found[0]["bins"]]
     # After is shown beside before for the same runs: some may have no validation part to choose a temperature on.
-    whens = ["before", "after"] if all(each["after"] for each in alike) else ["before"]
+    both = all(each["after"] and finite(each["after"]["ece"]) is not None for each in alike)
+    whens = ["before", "after"] if both else ["before"]
     bins = [pooled([each[when]["reliability"] for each in alike]) for when in whens]
     eces = [f"{100 * mean_and_std([each[when]['ece'] for each in alike])[0]:.1f} %" for when in whens]
-    seeds = f" (mean of {len(alike)} runs, bins pooled)" if len(alike) > 1 else ""
+    runs = f"{len(alike)} of {len(row.entries)}" if len(alike) < len(row.entries) else str(len(alike))
+    seeds = f" (mean of {runs} runs, bins pooled)" if len(row.entries) > 1 else ""
     told = f"{row.label}: ECE {' before, '.join(eces)}{' after' if len(eces) > 1 else ''}{seeds}"
     return ReliabilityPanel(row.label, bins[0], bins[1] if len(bins) > 1 else None), told
 

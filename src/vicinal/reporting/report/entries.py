@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vicinal.errors import InputError
+
+
+def finite(value: float | None) -> float | None:
+    """A figure, or None where it is missing or no finite number, as of a network that diverged.
+
+    >>> finite(0.5), finite(None), finite(math.nan)
+    (0.5, None, None)
+    """
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def known(values: Iterable[float | None]) -> list[float]:
+    """Those of some figures that are finite numbers.
+
+    >>> known([0.5, None, math.nan])
+    [0.5]
+    """
+    return [found for value in values if (found := finite(value)) is not None]
 
 
 @dataclass(frozen=True)
@@ -65,10 +84,16 @@ class Entry:
         return found.get("n")
 
     def figure(self, name: str, which: str = "last") -> float | None:
-        """A figure at the end of training (``last``) or at the lowest validation error (``best_validation``)."""
+        """A figure at the end of training (``last``) or at the lowest validation error (``best_validation``).
+
+        None where it was not measured or is no finite number.
+        """
         columns = (self.evaluation.get(self.part) or {}).get(name) or {}
-        value = columns.get(which)
-        return None if value is None else float(value)
+        return finite(columns.get(which))
+
+    def has(self, name: str) -> bool:
+        """Whether a figure was looked for, be it a number or not."""
+        return name in (self.evaluation.get(self.part) or {})
 
     def study(self, name: str) -> Mapping[str, Any] | None:
         """The figures of a study; None if it is missing or left out."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vicinal.errors import InputError, nearest
-from vicinal.reporting.report.entries import Entry
+from vicinal.reporting.report.entries import Entry, known
 from vicinal.settings import read_value
 
 _NAMED = 2
@@ -36,8 +36,8 @@ class Row:
         return self.entries[0].method
 
     def values(self, get: Callable[[Entry], float | None]) -> list[float]:
-        """A figure of each run that has it."""
-        return [value for entry in self.entries if (value := get(entry)) is not None]
+        """A figure of each run that has it as a finite number."""
+        return known(map(get, self.entries))
 
     def figures(self, study: str) -> list[Mapping[str, Any]]:
         """A study's figures, of each run that has them."""

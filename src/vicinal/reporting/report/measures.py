@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vicinal.evaluation.attacks import radius_text
 from vicinal.reporting.report.entries import Entry
 from vicinal.reporting.report.grouping import Chapter, Row
 from vicinal.reporting.report.numbers import Measure
@@ -62,18 +63,6 @@ def curves(figures: Mapping[str, Any] | None) -> Iterator[Curve]:
             *(each[key] for key in ("attack", "norm")), *(each[key] for key in ("steps", "restarts", "space", "count"))
         )
         yield Curve(attack, each["box"], dict(zip(each["epsilons"], each["errors"], strict=True)))
-
-
-def radius_text(value: float) -> str:
-    """A radius as readers know it: in units of an 8-bit image where it is a multiple of them and no short decimal.
-
-    >>> radius_text(8 / 255), radius_text(0.2), radius_text(0.125), radius_text(0.0)
-    ('8/255', '0.2', '0.125', '0')
-    """
-    levels = value * 255
-    if abs(levels - round(levels)) < 1e-4 and abs(value - round(value, 2)) > 1e-9:
-        return f"{round(levels)}/255"
-    return f"{value:.4g}"
 
 
 def errors_of(row: Row, attack: Attack, box: str, *, clean: bool = False) -> list[Mapping[float, float]]:
@@ -146,11 +135,6 @@ def under_attack(attack: Attack, epsilon: float, box: str) -> Measure:
     return Measure(name, get, n=_studied("robustness", "n"))
 
 
-def corrupted() -> Measure:
-    """Error on corrupted images, the mean over kinds and severities."""
-    return Measure("error on corrupted images", _studied("corruptions", "mean"), n=_studied("corruptions", "n"))
-
-
 def ece(when: str) -> Measure:
     """Expected calibration error "before" or "after" temperature scaling."""
     return Measure(f"expected calibration error {when} temperature scaling", _studied("calibration", when, "ece"))
@@ -186,14 +170,3 @@ def whose(reasons: Mapping[str, Sequence[str]], rows: int) -> list[str]:
     ['no validation part (all)', 'no gradient (ict)']
     """
     return [f"{why} ({'all' if len(labels) == rows else ', '.join(labels)})" for why, labels in reasons.items()]
-
-
-def uneven(chapter: Chapter, study: str) -> str | None:
-    """A warning where a study was made with different settings or draws for different runs."""
-    made = [entry.studies[study] for entry in chapter.entries if entry.study(study) is not None]
-    settings = [{"seed": each.get("seed"), **(each.get("settings") or {})} for each in made]
-    names = dict.fromkeys(name for each in settings for name in each)
-    unequal = [name for name in names if len({repr(each.get(name)) for each in settings}) > 1]
-    if not unequal:
-        return None
-    return f"Runs were measured with different settings of this study ({', '.join(unequal)}): compare them with care."

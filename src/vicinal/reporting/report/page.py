@@ -16,7 +16,8 @@ from vicinal.reporting.report.measures import wrong_predictions
 from vicinal.reporting.report.numbers import NOTHING, cell
 from vicinal.reporting.report.overview import overview
 from vicinal.reporting.report.provenance import left_out, provenance
-from vicinal.reporting.report.robustness import published, robustness
+from vicinal.reporting.report.published import published
+from vicinal.reporting.report.robustness import robustness
 from vicinal.reporting.report.studies import mistakes, paths, regions, smoothness
 from vicinal.reporting.report.summary import summary
 from vicinal.reporting.report.training import training

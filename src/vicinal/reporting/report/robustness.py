@@ -1,26 +1,18 @@
-"""Errors under attack: curves and tables, with the signs that an attack failed beside them; and AdvMixup's tables."""
+"""Errors under attack: curves and tables, with the signs that an attack failed beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vicinal.evaluation.attacks import radius_text
 from vicinal.reporting.report.blocks import Block, Chart, Charts, Details, Paragraph, Section, TableBlock
+from vicinal.reporting.report.comparable import uneven
 from vicinal.reporting.report.drawing import bands, row_charts
-from vicinal.reporting.report.entries import Entry
+from vicinal.reporting.report.entries import Entry, finite
 from vicinal.reporting.report.grouping import Chapter, Row
-from vicinal.reporting.report.measures import (
-    COUNTS,
-    NORMS,
-    SPACES,
-    Attack,
-    attacks,
-    errors_of,
-    examples,
-    radius_text,
-    uneven,
-)
-from vicinal.reporting.report.numbers import cell
+from vicinal.reporting.report.measures import COUNTS, NORMS, SPACES, Attack, attacks, errors_of, examples
+from vicinal.reporting.report.numbers import NOTHING, cell
 from vicinal.reporting.tables import Table
 
 TOGETHER = 3
@@ -150,11 +142,10 @@ def _sanity(rows: Sequence[Row]) -> list[Block]:
         (
             f"{row.label}, seed {entry.seed}",
             f"{NORMS[norm]} {radius_text(each['epsilon'])}",
-            str(each["n"]),
+            str(flag.get("n") or each["n"]),  # some flags are read off the curves, which are of more examples
             flag["name"],
             flag["claim"],
-            f"{flag['first']:.4f}",
-            f"{flag['second']:.4f}",
+            *(NOTHING if finite(flag[key]) is None else f"{flag[key]:.4f}" for key in ("first", "second")),
             "yes" if flag["holds"] else "NO",
         )
         for row in rows
@@ -172,75 +163,3 @@ def _sanity(rows: Sequence[Row]) -> list[Block]:
         "flag proves anything: a network may pass them all and fall to another attack."
     )
     return [Paragraph(told), Details(title, (TableBlock(Table(title, columns, every)),))]
-
-
-def published(chapter: Chapter) -> Section | None:
-    """AdvMixup's tables of robustness: a row for each network and box, a column for each radius; None if not made."""
-    rows = chapter.having("fgm")
-    if not rows:
-        return None
-    figures = [found for row in rows for found in row.figures("fgm")]
-    radii = sorted({radius for found in figures for radius in found["epsilons"]})
-    lines: list[tuple[str, ...]] = []
-    marked = set()
-    for letter, box in (("w", "white"), ("b", "black")):
-        for row in rows:
-            seeds = [
-                dict(zip(found["epsilons"], found[box], strict=True)) for found in row.figures("fgm") if found[box]
-            ]
-            if seeds:
-                if row is chapter.baseline:
-                    marked.add(len(lines))
-                at = [[errors[radius] for errors in seeds if radius in errors] for radius in radii]
-                lines.append((f"{row.label} ({letter})", *(cell(found, len(row.entries)) for found in at)))
-    clean = [
-        f"{row.label} {cell([found['clean_error'] for found in row.figures('fgm')], len(row.entries))} %"
-        for row in rows
-    ]
-    inside = sorted(
-        {
-            f"{SPACES.get(found['space'], found['space'])} ({found['preprocess'] or 'no preprocessing'})"
-            for found in figures
-        }
-    )
-    theirs = all(found["published"] for found in figures)
-    sources = sorted({str(found["source"]) for found in figures if found.get("source")})
-    lead = f", gradients of {', '.join(sources)}" if sources else ""
-    reasons = "".join(f"; none for some runs: {why}" for why in without_source(figures))
-    notes = [
-        f"w: white box; b: black box{lead}{reasons}",
-        f"radii in {', '.join(inside)}" + ("; the published ones for these data" if theirs else "; our choice"),
-        f"{examples(figures, chapter)}; without attack: {', '.join(clean)}",
-    ]
-    blocks: list[Block] = [
-        Paragraph(
-            "Laid out as in the AdvMixup paper: FGM, one gradient step in an L2 ball, without clipping; the point "
-            "after the step counts. A single step is a weak attack: these tables repeat a published study, and "
-            "are no sign of robustness."
-        ),
-        TableBlock(
-            Table("Error % under FGM, by radius", ("run", *map(radius_text, radii)), tuple(lines), tuple(notes)),
-            marked=frozenset(marked),
-        ),
-    ]
-    printed = next((found["published_table"] for found in figures if found.get("published_table")), None)
-    if printed is not None:
-        blocks.append(_printed(printed))
-    if (warning := uneven(chapter, "fgm")) is not None:
-        blocks.append(Paragraph(warning, "warning"))
-    return Section("fgm", "AdvMixup's robustness tables", tuple(blocks))
-
-
-def _printed(table: Mapping[str, Any]) -> TableBlock:
-    """The paper's own numbers, for reading beside."""
-    lines = [
-        (f"{name} ({letter})", *(f"{100 * error:.2f}" for error in errors))
-        for letter, box in (("w", "white"), ("b", "black"))
-        for name, errors in table[box].items()
-    ]
-    notes = (
-        f"from the {table['provenance']}; its labels, black box and seeds are not stated: an order to compare with, "
-        "not numbers to reach",
-    )
-    columns = ("method", *map(radius_text, table["epsilons"]))
-    return TableBlock(Table("As published: error % under FGM", columns, tuple(lines), notes))

@@ -15,12 +15,13 @@ from vicinal.reporting.report.blocks import (
     Section,
     TableBlock,
 )
+from vicinal.reporting.report.comparable import uneven
 from vicinal.reporting.report.drawing import bands, row_charts
-from vicinal.reporting.report.entries import Entry
+from vicinal.reporting.report.entries import Entry, finite, known
 from vicinal.reporting.report.grouping import Chapter, Row
-from vicinal.reporting.report.measures import SPACES, examples, uneven, whose
+from vicinal.reporting.report.measures import SPACES, examples, whose
 from vicinal.reporting.report.numbers import NOTHING, cell, number
-from vicinal.reporting.tables import Table, mean_and_std
+from vicinal.reporting.tables import Table, mean_and_std, percent
 
 _SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0)
 _SHOWN_MISTAKES = 8
@@ -62,8 +63,9 @@ def paths(chapter: Chapter) -> Section | None:
             if row is chapter.baseline:
                 marked.add(len(lines))
             at = [[points[value] for points in seeds if value in points] for value in shown]
-            largest = [max(points.values()) for points in seeds]
-            mean = [mean_and_std(list(points.values()))[0] for points in seeds]
+            whole = [list(points.values()) for points in seeds if len(known(points.values())) == len(points)]
+            largest = [max(errors) for errors in whole]
+            mean = [mean_and_std(errors)[0] for errors in whole]
             lines.append((row.label, kind, *(cell(each, len(row.entries)) for each in (*at, mean, largest))))
     told = " or ".join(sorted({str(found["attack"]) for found in figures}))
     inside = " or ".join(sorted({SPACES.get(found["space"], found["space"]) for found in figures}))
@@ -94,7 +96,7 @@ def smoothness(chapter: Chapter) -> Section | None:
         for found in row.figures("smoothness"):
             for each in found["rows"]:
                 first = names.setdefault(each["name"], each)
-                if first["value"] is None and each["value"] is not None:
+                if finite(first["value"]) is None and finite(each["value"]) is not None:
                     names[each["name"]] = each  # a set that was measured tells more than one that was not
                 if each["why_not"] and row.label not in reasons.setdefault(f"{each['name']}: {each['why_not']}", []):
                     reasons[f"{each['name']}: {each['why_not']}"].append(row.label)
@@ -128,8 +130,8 @@ def smoothness(chapter: Chapter) -> Section | None:
 
 def _smooth(row: Row, name: str) -> str:
     found = [each for figures in row.figures("smoothness") for each in figures["rows"] if each["name"] == name]
-    values = [each["value"] for each in found if each["value"] is not None]
-    largest = [each["largest"] for each in found if each["largest"] is not None]
+    values = known(each["value"] for each in found)
+    largest = known(each["largest"] for each in found)
     if not values:
         return NOTHING
     mean, std = mean_and_std(values)
@@ -185,9 +187,9 @@ def mistakes(chapter: Chapter) -> Section | None:
             name = item["name"] or f"example {item['index']}"
             if str(item["index"]) in pictures and len(made) < _SHOWN_MISTAKES:
                 alt = f"{name}, a {label} taken for a {predicted}"
-                caption = f"{label}, taken for {predicted} ({100 * item['confidence']:.1f} %); {name}"
+                caption = f"{label}, taken for {predicted} ({_percent(item['confidence'], 1)} %); {name}"
                 made.append(Picture(pictures[str(item["index"])], alt, caption))
-            shares = (f"{100 * item['confidence']:.2f}", f"{100 * item['of_label']:.2f}")
+            shares = (_percent(item["confidence"], 2), _percent(item["of_label"], 2))
             lines.append((row.label, name, label, predicted, *shares))
         if made:
             blocks.append(Pictures(tuple(made), heading, small=True))
@@ -199,6 +201,10 @@ def mistakes(chapter: Chapter) -> Section | None:
         drawn = any(isinstance(block, Pictures) for block in blocks)
         blocks.append(Details("The same as a table", (table,)) if drawn else table)
     return Section("mistakes", "Most confident mistakes", tuple(blocks))
+
+
+def _percent(share: float | None, digits: int) -> str:
+    return NOTHING if finite(share) is None else percent([share or 0.0], digits)
 
 
 def _warned(chapter: Chapter, study: str) -> Sequence[Paragraph]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vicinal.reporting.report.blocks import Block, Paragraph, Point, Points, Section
+from vicinal.reporting.report.comparable import corrupted, shared
+from vicinal.reporting.report.entries import finite
 from vicinal.reporting.report.grouping import Chapter, Row
 from vicinal.reporting.report.measures import (
     GAMMA,
     attacks,
-    corrupted,
     ece,
     examples,
     gamma,
@@ -17,7 +18,7 @@ from vicinal.reporting.report.measures import (
     under_attack,
     wrong_predictions,
 )
-from vicinal.reporting.report.numbers import Measure, binomial, cell, difference, number, of
+from vicinal.reporting.report.numbers import Measure, cell, difference, number, of, single_error
 from vicinal.reporting.report.overview import gates
 from vicinal.reporting.tables import mean_and_std
 
@@ -37,8 +38,10 @@ def summary(chapter: Chapter) -> Section:
         blocks.append(
             Paragraph(
                 "Differences are taken between runs with the same seed and split. “No clear difference” means within "
-                "one standard error of their mean (the larger of the spread over seeds and the binomial error of the "
-                "test set); what lies outside it need not be significant.",
+                "two standard errors of their mean: the larger of the one from the spread over seeds and the binomial "
+                "one of the test set, which more seeds do not make smaller. Where there is one pair of runs and no "
+                "binomial error, nothing is called better or worse. What lies outside need not be significant: with "
+                "few seeds their spread is itself uncertain, and many comparisons are made.",
                 "note",
             )
         )
@@ -107,12 +110,17 @@ def _sanity(rows: Sequence[Row]) -> Point:
 
 def _corrupted(chapter: Chapter) -> list[Point]:
     rows = chapter.having("corruptions")
-    text = claim(chapter, corrupted())
+    if not rows:
+        return []
+    figures, over = [found for row in rows for found in row.figures("corruptions")], shared(chapter)
+    if not over.kinds or not over.severities:
+        told = "The runs share no kind or no severity of corruption, so their means are not compared."
+        return [Point("Corrupted images", told, "warning")]
+    text = claim(chapter, corrupted(chapter))
     if text is None:
         return []
-    figures = [found for row in rows for found in row.figures("corruptions")]
-    over = f"Mean over {len(figures[0]['kinds'])} kinds of corruption, {examples(figures, chapter)}."
-    return [Point("Corrupted images", f"{over} {text}")]
+    kinds = over.named(" of corruption")
+    return [Point("Corrupted images", f"Mean over {kinds}, {examples(figures, chapter)}. {text}")]
 
 
 def _calibrated(chapter: Chapter) -> list[Point]:
@@ -123,9 +131,13 @@ def _calibrated(chapter: Chapter) -> list[Point]:
     points = [Point("Calibration", f"Expected calibration error (ECE) as trained. {text}")]
     scaled, worse = [], []
     for row in chapter.rows:
-        both = [(a, b) for entry in row.entries if None not in (a := before.get(entry), b := after.get(entry))]
+        both = [
+            (a, b)
+            for entry in row.entries
+            if (a := finite(before.get(entry))) is not None and (b := finite(after.get(entry))) is not None
+        ]
         if both:
-            means = [mean_and_std([pair[i] or 0.0 for pair in both])[0] for i in (0, 1)]
+            means = [mean_and_std([pair[i] for pair in both])[0] for i in (0, 1)]
             scaled.append(f"{row.label} {100 * means[0]:.2f} → {100 * means[1]:.2f} %")
             if means[1] > means[0]:
                 worse.append(row.label)
@@ -170,9 +182,10 @@ def _alone(row: Row, measure: Measure) -> str:
     seeds = len(row.values(measure.get))
     if seeds > 1:
         return f" ({seeds} seeds)"
-    n = measure.n(row.entries[0]) if measure.n else None
-    (value,) = row.values(measure.get)
-    return f" (one run, {n} examples, standard error {100 * binomial(value, n):.2f})" if n else " (one run)"
+    alone = single_error(row, measure)
+    if alone is None:
+        return " (one run)"
+    return f" (one run, {alone[0]} examples, standard error {100 * alone[1]:.2f})"
 
 
 def _no_comparison(chapter: Chapter, found: Sequence[Row]) -> str:
@@ -183,7 +196,7 @@ def _no_comparison(chapter: Chapter, found: Sequence[Row]) -> str:
 
 
 def _verdicts(rows: Sequence[Row], base: Row, measure: Measure) -> str:
-    told: dict[str, list[str]] = {"lower": [], "none": [], "higher": [], "apart": []}
+    told: dict[str, list[str]] = {"lower": [], "none": [], "higher": [], "unknown": [], "apart": []}
     found = [(row, difference(row, base, measure)) for row in rows]
     found.sort(key=lambda each: -abs(each[1].mean) if each[1] else 0.0)  # the largest difference first
     for row, apart in found:
@@ -191,6 +204,9 @@ def _verdicts(rows: Sequence[Row], base: Row, measure: Measure) -> str:
             told["apart"].append(row.label)
         elif apart.verdict == "none":
             told["none"].append(row.label)
+        elif apart.verdict == "unknown":
+            size = f"{100 * apart.mean:+.2f} points" if measure.fraction else _signed(apart.mean)
+            told["unknown"].append(f"{row.label} {size}")
         else:
             size = f"{100 * abs(apart.mean):.2f} points" if measure.fraction else number(abs(apart.mean))
             single = " (one pair of runs)" if len(apart.values) == 1 else ""
@@ -199,6 +215,11 @@ def _verdicts(rows: Sequence[Row], base: Row, measure: Measure) -> str:
         "lower": "Better than the baseline",
         "none": "No clear difference from the baseline",
         "higher": "Worse than the baseline",
+        "unknown": "Difference from the baseline in one pair of runs, no error known",
         "apart": "Not compared, as no run shares seed and split with the baseline",
     }
     return " ".join(f"{heads[key]}: {', '.join(labels)}." for key, labels in told.items() if labels)
+
+
+def _signed(value: float) -> str:
+    return ("-" if value < 0 else "+") + number(abs(value))

@@ -18,7 +18,7 @@ _FIRST = {"validation_error": "validation error", "loss": "training loss", "supe
 def training(chapter: Chapter) -> Section | None:
     """Validation error and losses by step; None if no curves were kept."""
     # Networks of one kind in one chart: the validation error of an autoencoder is no share of wrong predictions.
-    classifiers = [row for row in chapter.rows if row.values(lambda entry: entry.figure("error"))]
+    classifiers = [row for row in chapter.rows if any(entry.has("error") for entry in row.entries)]
     kinds = (classifiers, [row for row in chapter.rows if row not in classifiers])
     names = list(dict.fromkeys(name for entry in chapter.entries for name in entry.metrics))
     rest = [name for name in names if name not in _FIRST and name not in _LEFT_OUT]

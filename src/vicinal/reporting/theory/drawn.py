@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,15 +31,25 @@ def loss_charts(values: Values) -> tuple[Block, ...]:
     """The mixup loss and its expansions along training, and how far these are off."""
     names = {"around": "around the examples", "shrunk": "around shrunk points"}
     looks = values["training"]["looks"] if values["training"] else []
-    gaps = {key: [100 * (look[key] / look["mixup"] - 1) for look in looks] for key in names}
-    losses = {key: [look[key] for look in looks] for key in ("mixup", *names)}
     labels = {"mixup": "mixup loss", **names}
+
+    def gaps(key: str) -> list[list[float]]:
+        """In per cent of the mixup loss, with the draws of both counted."""
+        found = [100 * (look[key] / look["mixup"] - 1) for look in looks]
+        errors = [
+            100 * math.hypot(look[f"{key}_standard_error"], look["mixup_standard_error"]) / look["mixup"]
+            for look in looks
+        ]
+        return _band(found, errors)
+
     charts = (
-        _along(values, "Mixup loss during training", [(labels[key], losses[key]) for key in labels], y_label="loss"),
+        _along(
+            values, "Mixup loss during training", [(labels[key], _of(looks, key)) for key in labels], y_label="loss"
+        ),
         _along(
             values,
             "How far the expansions are off",
-            [(names[key], gaps[key]) for key in names],
+            [(names[key], gaps(key)) for key in names],
             y_label="gap, % of the mixup loss",
             first=1,
         ),
@@ -61,7 +72,7 @@ def cosine_charts(values: Values) -> tuple[Block, ...]:
     )
     alt = f"Sorted cosines, from {shown(cosines[0])} over a mean of {shown(mean)} to {shown(cosines[-1])}."
     looks = values["training"]["looks"] if values["training"] else []
-    lines = [(label, [look[f"cosine_{key}"] for look in looks]) for key, label in (("mean", "mean"), ("min", "least"))]
+    lines = [("mean", _of(looks, "cosine_mean")), ("least", [[look["cosine_min"] for look in looks]])]
     return beside(
         values,
         (
@@ -75,10 +86,13 @@ def radius_chart(values: Values) -> Chart:
     """Losses by radius, of attacks and of the surrogate, beside the mixup loss, and the bound if there is one."""
     curve, found = values["curve"], values["statements"]
     x, ends = curve["multiple"], [curve["multiple"][0], curve["multiple"][-1]]
+    apgd, fgm, surrogate = (
+        _band(curve[name], curve[f"{name}_standard_error"]) for name in ("apgd", "fgm", "surrogate")
+    )
     lines = [
-        Line("Auto-PGD", x, [curve["apgd"]], colour=0),
-        Line("one gradient step", x, [curve["fgm"]], dashed=True, colour=1),
-        Line("second-order surrogate", x, [curve["surrogate"]], dashed=True, colour=2),
+        Line("Auto-PGD", x, apgd, colour=0),
+        Line("one gradient step", x, fgm, dashed=True, colour=1),
+        Line("second-order surrogate", x, surrogate, dashed=True, colour=2),
         Line("mixup loss", ends, [[found["mixup_loss"]["values"]["value"]] * 2], colour=3),
     ]
     if applying_bound(values) is not None:
@@ -93,7 +107,14 @@ def radius_chart(values: Values) -> Chart:
         title="Loss by radius",
     )
     said = "; ".join(f"{line.label} up to {shown(line.ys[0][-1])}" for line in lines)
-    return Chart(draw, f"Loss by radius: {said}. The table says the same.")
+    caption = f"Bands: one standard error over {curve['n']} examples."
+    return Chart(draw, f"Loss by radius: {said}. The table says the same.", caption)
+
+
+def _band(means: Sequence[float], errors: Sequence[float]) -> list[list[float]]:
+    """Means, and a standard error below and above: a chart draws their mean, and a band between the other two."""
+    low, high = ([mean + side * error for mean, error in zip(means, errors, strict=True)] for side in (-1, 1))
+    return [list(means), low, high]
 
 
 def gap_charts(values: Values) -> tuple[Block, ...]:
@@ -106,7 +127,7 @@ def gap_charts(values: Values) -> tuple[Block, ...]:
         _along(
             values,
             f"{what.capitalize()} during training",
-            [(label, [look[f"{part}_{what}"] for look in looks]) for part, label in parts.items()],
+            [(label, _of(looks, f"{part}_{what}")) for part, label in parts.items()],
             y_label=what,
             percent=what == "error",
             more=more,
@@ -116,10 +137,15 @@ def gap_charts(values: Values) -> tuple[Block, ...]:
     return beside(values, charts)
 
 
+def _of(looks: Sequence[Values], key: str) -> list[list[float]]:
+    """A figure of each look, with its standard error."""
+    return _band([look[key] for look in looks], [look[f"{key}_standard_error"] for look in looks])
+
+
 def _along(
     values: Values,
     title: str,
-    lines: Sequence[tuple[str, Sequence[float]]],
+    lines: Sequence[tuple[str, Sequence[Sequence[float]]]],
     *,
     y_label: str,
     percent: bool = False,
@@ -131,7 +157,7 @@ def _along(
     Args:
         values: of the run.
         title: of the chart.
-        lines: labels and values, one for each look.
+        lines: labels, and values, one for each look, alone or with those of `_band`.
         y_label: of the axis.
         percent: whether values are shares.
         first: colour of the first line.
@@ -142,12 +168,12 @@ def _along(
         return None
     steps = [look["step"] for look in again["looks"]]
     made = [
-        Line(label, steps, [found], dashed=place + first > 0, colour=place + first)
+        Line(label, steps, found, dashed=place + first > 0, colour=place + first)
         for place, (label, found) in enumerate(lines)
     ]
     draw = functools.partial(
         lines_chart, made, x_label=_STEPS, y_label=y_label, percent=percent, log_x=True, title=title
     )
     ends = [f"{line.label} {shown(line.ys[0][0])} at first and {shown(line.ys[0][-1])} at the end" for line in made]
-    caption = f"{again['n']} examples of the sample, with the same draws at each step{more}."
+    caption = f"{again['n']} examples of the sample, with the same draws at each step{more}. Bands: one standard error."
     return Chart(draw, f"{title}: {'; '.join(ends)}.", caption)

@@ -33,6 +33,7 @@ from vicinal.reporting.theory.tabled import (
     radii_table,
     smoothness_table,
     statements_table,
+    training_table,
 )
 
 Values = Mapping[str, Any]
@@ -125,7 +126,9 @@ def _loss(values: Values) -> Section | None:
         "Zhang et al. 2021), and around the example shrunk towards the mean of all (after Carratino et al. 2022). "
         "1 - λ is not small on average, so that neither need be close."
     )
-    blocks = (Paragraph(told), *loss_charts(values), TableBlock(table))
+    looks = training_table(values)
+    more = () if looks is None else (Details("Along training, in numbers", (TableBlock(looks),)),)
+    blocks = (Paragraph(told), *loss_charts(values), TableBlock(table), *more)
     return Section("loss", "Mixup loss and its expansions", blocks)
 
 

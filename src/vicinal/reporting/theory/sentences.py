@@ -36,6 +36,15 @@ def with_error(value: float, error: float) -> str:
     return shown(value) + (f" (standard error {error:.2g})" if error else "")
 
 
+def give_or_take(value: float | None, error: float | None) -> str:
+    """A number and its standard error, as in a table.
+
+    >>> give_or_take(0.5, 0.0123), give_or_take(0.5, 0.0), give_or_take(None, None)
+    ('0.5 ± 0.012', '0.5', '-')
+    """
+    return shown(value) + (f" ± {error:.2g}" if error else "")
+
+
 def plain(name: str) -> str:
     """A name as words."""
     return name.replace("_", " ")
@@ -75,10 +84,16 @@ def _radii(v: Values) -> str:
 
 
 def _attack(v: Values) -> str:
+    clean, surrogate, attack = _attack_losses(v)
+    return f"loss {clean}; at the radii the surrogate gives {surrogate}, an attack {attack}; {v['n']} examples"
+
+
+def _attack_losses(v: Values) -> tuple[str, str, str]:
+    """The loss of the examples, and at their radii the surrogate's and the attack's, with their standard errors."""
     each = v["each"]
-    return f"loss {shown(v['clean'])}; at the radii the surrogate gives {shown(each['surrogate'])}, an attack " + shown(
-        each["attack"]
-    )
+    parts = ((v, "clean"), (each, "surrogate"), (each, "attack"))
+    clean, surrogate, attack = (with_error(part[name], part[f"{name}_standard_error"]) for part, name in parts)
+    return clean, surrogate, attack
 
 
 def _surrogate(v: Values) -> str:
@@ -90,13 +105,15 @@ def _surrogate(v: Values) -> str:
 
 
 def _logistic(v: Values) -> str:
-    verdict = _verdict(v["mixup"] - v["adversarial"])
-    return f"mixup loss {shown(v['mixup'])} ≥ true adversarial loss {shown(v['adversarial'])}: {verdict}"
+    verdict = _verdict(v["mixup"] - v["adversarial"], v["standard_error"])
+    mixup = with_error(v["mixup"], v["standard_error"])
+    return f"mixup loss {mixup} ≥ true adversarial loss {shown(v['adversarial'])}: {verdict}"
 
 
 def _jensen(v: Values) -> str:
-    verdict = _verdict(v["mixup"] - v["shrunk_logits"])
-    return f"mixup loss {shown(v['mixup'])} ≥ {shown(v['shrunk_logits'])}, the loss of shrunk logits: {verdict}"
+    verdict = _verdict(v["mixup"] - v["shrunk_logits"], v["standard_error"])
+    mixup = with_error(v["mixup"], v["standard_error"])
+    return f"mixup loss {mixup} ≥ {shown(v['shrunk_logits'])}, the loss of shrunk logits: {verdict}"
 
 
 def _verdict(margin: float, error: float = 0.0) -> str:
@@ -158,9 +175,7 @@ def _sample(values: Values) -> Point:
         else f"{sample['n']} of the {sample['of']} labelled training points, drawn with seed {values['seed']}"
     )
     measured = (
-        ""
-        if values["minimised"]
-        else (f" The run minimised the loss of {values['method']}, so the mixup loss is a measure of its network here.")
+        "" if values["minimised"] else f" {_other_loss(values)}, so the mixup loss is a measure of its network here."
     )
     offset = values["assumptions"]["centred"]["figure"]
     law = f"Mixing law Beta(alpha, alpha) with alpha = {values['alpha']:g} ({values['alpha_from']})."
@@ -169,6 +184,13 @@ def _sample(values: Values) -> Point:
         f"{SPACES[values['space']]}, where their mean is {offset:.3g} of their typical norm.{measured}"
     )
     return Point("Sample", text)
+
+
+def _other_loss(values: Values) -> str:
+    """What the run minimised, where it is not the mixup loss alone."""
+    if values["up_to"] is None:
+        return f"The run minimised the loss of {values['method']}"
+    return f"The run minimised the mixup loss up to its {' and '.join(values['up_to'])}"
 
 
 def _losses(values: Values) -> list[Point]:
@@ -207,11 +229,11 @@ def _attacked(values: Values) -> list[Point]:
     if found is None or radii is None:
         return []
     reached = found["each"]["attack"]
+    clean, surrogate, attack = _attack_losses(found)
     side = "below" if reached < mixup["value"] else "ABOVE"
     text = (
         f"{found['attacked_by']}, within L2 radii of {shown(radii['l2']['mean'])} on average: the loss rises from "
-        f"{shown(found['clean'])} to {shown(reached)}, which is {side} the mixup loss; the second-order surrogate says "
-        f"{shown(found['each']['surrogate'])}."
+        f"{clean} to {attack}, which is {side} the mixup loss; the second-order surrogate says {surrogate}."
     )
     return [Point("Attack", text)]
 

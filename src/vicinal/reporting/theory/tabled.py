@@ -7,7 +7,7 @@ from typing import Any
 
 from vicinal.reporting.report.numbers import NOTHING
 from vicinal.reporting.tables import Table
-from vicinal.reporting.theory.sentences import plain, says, shown
+from vicinal.reporting.theory.sentences import give_or_take, plain, says, shown
 from vicinal.theory import FORMULAS
 
 Values = Mapping[str, Any]
@@ -107,9 +107,44 @@ def curve_table(values: Values) -> Table | None:
     if curve is None:
         return None
     names = {"surrogate": "second-order surrogate", "fgm": "one gradient step", "apgd": "Auto-PGD"}
-    rows = tuple((label, *map(shown, curve[name])) for name, label in names.items())
+    rows = tuple(
+        (label, *map(give_or_take, curve[name], curve[f"{name}_standard_error"])) for name, label in names.items()
+    )
     columns = ("mean loss", *(f"{multiple:g} x" for multiple in curve["multiple"]))
-    return Table("Loss by radius", columns, rows, ("in multiples of each example's own L2 radius ε_i √d",))
+    notes = (
+        "in multiples of each example's own L2 radius ε_i √d",
+        f"± one standard error over {curve['n']} examples",
+    )
+    return Table("Loss by radius", columns, rows, notes)
+
+
+def training_table(values: Values) -> Table | None:
+    """What was looked at along training, a row for each look; None if nothing was."""
+    again, held = values["training"], values["held_out"]
+    if again is None:
+        return None
+    shown_as = {
+        "mixup": "mixup loss",
+        "around": "around the examples",
+        "shrunk": "around shrunk points",
+        "cosine_mean": "mean cosine",
+        "train_loss": "loss, sample",
+        "train_error": "error, sample",
+    }
+    if held is not None:
+        shown_as |= {"held_out_loss": f"loss, {held['part']} part", "held_out_error": f"error, {held['part']} part"}
+    rows = tuple(
+        (str(look["step"]), *(give_or_take(look[name], look[f"{name}_standard_error"]) for name in shown_as))
+        for look in again["looks"]
+    )
+    over = f"{again['n']} examples of the sample" + (
+        "" if held is None else f", {held['n']} of the {held['part']} part"
+    )
+    notes = (
+        f"± one standard error: of losses, errors and cosines over the examples ({over}); of the mixup loss and its "
+        "expansions over random draws, where there are any",
+    )
+    return Table("Along training", ("step", *shown_as.values()), rows, notes)
 
 
 def radii_table(radii: Values) -> Table:

@@ -3,97 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
+from support.assessed import Look, Stare
 
 from vicinal import assessing
-from vicinal.assessing import assess, entry, find_sources, studies_of
+from vicinal.assessing import assess, entry, studies_of
 from vicinal.errors import InputError
-from vicinal.experiment import Experiment
-from vicinal.fitting import fit
 from vicinal.runs import Run
-from vicinal.settings import check
-from vicinal.studies import Study, Subject
-
-torch.set_num_threads(1)
-
-
-def described(**more: Any) -> Experiment:
-    training = {"steps": 4, "batch_labelled": 5, "threads": 1, "device": "cpu", "log_every": 1}
-    values = {"data": "two_moons", "split": {"labels": 10}, "recipe": "none", "method": "supervised"}
-    return Experiment.of({**values, "training": training, "network": {"name": "mlp", "hidden": [4]}, **more})
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("runs")
-    made = {
-        "plain": described(),
-        "other seed": described(seed=1),
-        "mixup": described(method="mixup"),
-        "other data": described(data={"name": "two_moons", "noise": 0.2}),
-    }
-    return {name: fit(experiment, folder / name, progress=False).path for name, experiment in made.items()}
-
-
-@pytest.fixture
-def runs(trained: dict[str, Path], tmp_path: Path) -> dict[str, Run]:
-    return {name: Run(shutil.copytree(path, tmp_path / name)) for name, path in trained.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look(Study):
-    """Looks at a subject.
-
-    Args:
-        n: examples to look at.
-    """
-
-    n: int = 3
-
-    title: ClassVar[str] = "A look"
-    calls: ClassVar[list[tuple[Subject, int]]] = []
-
-    def __post_init__(self) -> None:
-        check("n", self.n, low=1)
-
-    def refusal(self, subject: Subject) -> str | None:
-        return "there is nothing to see" if self.n == 99 else None
-
-    def __call__(self, subject: Subject, seed: int) -> dict[str, Any]:
-        self.calls.append((subject, seed))
-        return {"n": subject.count(self.n), "pictures": {"one": "aGk="}}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stare(Look):
-    """Looks at a subject, and at another network."""
-
-    uses_source: ClassVar[bool] = True
-    calls: ClassVar[list[tuple[Subject, int]]] = []
-
-
-@dataclass(frozen=True, kw_only=True)
-class Break(Study):
-    """Fails."""
-
-    title: ClassVar[str] = "A failure"
-
-    def __call__(self, subject: Subject, seed: int) -> dict[str, Any]:
-        raise RuntimeError("not today")
-
-
-@pytest.fixture(autouse=True)
-def _studies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assessing, "STUDIES", {"look": Look, "stare": Stare, "break": Break})
-    monkeypatch.setattr(Look, "calls", [])
-    monkeypatch.setattr(Stare, "calls", [])
-    assessing._loaded.cache_clear()
+from vicinal.studies import Subject
 
 
 def test_what_is_measured_is_kept_and_not_measured_again(runs: dict[str, Run]) -> None:
@@ -162,36 +82,6 @@ def test_an_unfinished_training_is_refused(runs: dict[str, Run]) -> None:
     runs["plain"].last.unlink()
     with pytest.raises(InputError, match="no such checkpoint"):
         assess([runs["plain"]], studies_of({}, ["look"]), jobs=1)
-
-
-def test_the_source_is_part_of_what_figures_depend_on(runs: dict[str, Run]) -> None:
-    studies = studies_of({}, ["look", "stare"])
-    target = runs["mixup"]
-    assess([target], studies, jobs=1)
-    for name in ("plain", "other seed"):
-        assess([target], studies, sources={str(target.path): runs[name]}, jobs=1)
-    assert len(Look.calls) == 1, "a study without a source does not care"
-    assert [subject.source_name for subject, _ in Stare.calls] == [
-        None,
-        *(str(runs[n].path) for n in ("plain", "other seed")),
-    ]
-    source = Stare.calls[1][0].source
-    x, _ = Stare.calls[1][0].batches(4)[0]
-    torch.testing.assert_close(source(x), runs["plain"].network("last").network(x))  # type: ignore[misc]
-
-
-def test_sources_are_supervised_runs_of_another_seed_on_the_same_data(runs: dict[str, Run]) -> None:
-    found = find_sources(list(runs.values()))
-    named = {Path(path).name: run.path.name for path, run in found.items()}
-    assert named == {"plain": "other seed", "other seed": "plain", "mixup": "other seed"}
-    assert find_sources([runs["plain"], runs["other data"]]) == {}
-
-
-def test_a_source_that_is_named(runs: dict[str, Run]) -> None:
-    found = find_sources([runs["plain"], runs["mixup"]], runs["mixup"])
-    assert {Path(path).name for path in found} == {"plain"}
-    with pytest.raises(InputError, match="was trained on other data"):
-        find_sources([runs["plain"]], runs["other data"])
 
 
 @pytest.mark.parametrize(
