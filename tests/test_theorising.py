@@ -16,24 +16,21 @@ from support.theory_runs import ENGINE, tiny_run
 from torch import nn
 from torch.nn import functional as F
 
-from vicinal.assembling import Assembled
 from vicinal.errors import InputError
 from vicinal.evaluation import APGD, FGM
 from vicinal.experiment import method_class
-from vicinal.networks import Classifier, mlp
+from vicinal.networks import mlp
 from vicinal.runs import Run
 from vicinal.theorising import (
     REPLAY_SECONDS,
     Attacked,
     _alpha_of,
     _not_again,
-    check_run,
     look_steps,
     smoothness_figures,
     theorise,
 )
 from vicinal.theorising.along import Looks
-from vicinal.theorising.minimised import beside
 from vicinal.training import watching
 
 # PyTorch scripts some decompositions when forward-mode differentiation is first used, which it deprecates itself.
@@ -50,67 +47,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def found(run: Run) -> dict[str, Any]:
     """What the theory says of it."""
     return theorise(run, n=20)
-
-
-def test_a_run_whose_data_changed_is_refused(run: Run, tmp_path: Path) -> None:
-    made = tiny_run(tmp_path / "made")
-    check_run(made)
-    values = made.evaluation()
-    values["provenance"]["data"]["content"] = "another"
-    made.evaluation_file.write_text(json.dumps(values), encoding="utf-8")
-    for refused in (check_run, theorise):
-        with pytest.raises(InputError, match="have changed since the run was trained") as told:
-            refused(made)
-        assert "\n" not in str(told.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "up_to"),
-    [
-        ({}, []),
-        ({"network": {"name": "mlp", "hidden": [4], "norm": "none", "dropout": 0.5}}, ["dropout"]),
-        ({"network": {"name": "mlp", "hidden": [4], "norm": "none", "input_noise": 0.1}}, ["input noise"]),
-        ({"network": {"name": "mlp", "hidden": [4], "norm": "batch"}}, ["batch norm"]),
-        ({"method": "supervised"}, None),
-        ({"method": {"name": "mixup", "alpha": 0.4}}, None),
-        (
-            {"data": "digits", "augment": {"crop": 1}, "network": {"name": "small_cnn", "widths": [2, 2]}},
-            ["augmentation", "batch norm"],
-        ),
-    ],
-    ids=str,
-)
-def test_what_was_minimised_besides_the_mixup_loss(
-    tmp_path: Path, changes: dict[str, Any], up_to: list[str] | None
-) -> None:
-    made = tiny_run(tmp_path / "made", **changes)
-    network = made.network("last").network
-    assert isinstance(network, Classifier)
-    assert beside(Assembled(made.experiment), network, 0.5) == up_to
-
-
-def test_means_have_standard_errors(found: dict[str, Any]) -> None:
-    curve = found["curve"]
-    assert curve["n"] == 20
-    for name in ("surrogate", "fgm", "apgd"):
-        assert len(curve[f"{name}_standard_error"]) == len(curve[name])
-        assert min(curve[f"{name}_standard_error"]) > 0
-    assert curve["surrogate_standard_error"][0] == pytest.approx(found["train"]["loss_standard_error"], rel=1e-3)
-    look = found["training"]["looks"][-1]
-    for name in ("cosine_mean", "train_loss", "held_out_loss"):
-        assert look[f"{name}_standard_error"] > 0
-    assert look["train_loss_standard_error"] == found["train"]["loss_standard_error"]
-    assert {"mixup_standard_error", "around_standard_error", "shrunk_standard_error"} <= set(look)
-
-
-def test_progress_is_told_on_standard_error(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    theorise(run, n=10, replay=False, progress=True)
-    out, err = capsys.readouterr()
-    assert out == ""
-    for part in ("mixup loss", "expansions", "losses under attack", "losses by radius", "smoothness"):
-        assert f"{run.path}: {part}\n" in err
-    theorise(run, n=10, replay=False)
-    assert capsys.readouterr() == ("", "")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

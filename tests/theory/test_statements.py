@@ -194,63 +194,6 @@ def test_kinks_of_a_function_are_seen_without_a_layer_of_that_name() -> None:
     assert found["statements"]["complexity"]["values"] is None
 
 
-class Functional(nn.Module):
-    """Linear, kinked or not, linear, softplus, linear: no layer tells, and the Hessian is not 0."""
-
-    def __init__(self, kink: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.kink, self.layers = kink, nn.ModuleList([nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        first, second, third = self.layers
-        found: Tensor = third(F.softplus(second(self.kink(first(x)))))
-        return found
-
-
-@pytest.mark.parametrize(
-    ("kink", "smooth"),
-    [
-        (F.relu, False),
-        (lambda x: F.leaky_relu(x, 0.9), False),
-        (torch.abs, False),
-        (lambda x: x.clamp(max=0.3), False),
-        (torch.tanh, True),
-        (F.gelu, True),
-        (lambda x: F.softplus(x, beta=100), True),  # steep, and yet no kink
-        (lambda x: x, True),
-    ],
-    ids=["relu", "leaky", "abs", "clamp", "tanh", "gelu", "steep", "none"],
-)
-def test_kinks_between_curved_parts_are_seen_along_chords(kink: Callable[[Tensor], Tensor], smooth: bool) -> None:
-    found = report(seeded(lambda: Functional(kink)))["assumptions"]
-    made = found["twice_differentiable"]
-    assert not found["flat"]["holds"]  # the Hessian does not tell
-    assert made["holds"] == smooth
-    said = "no kinked layer found, gradients continuous along 24 chords" if smooth else "the gradient jumps on"
-    assert said in made["says"]
-
-
-def test_the_corollary_is_a_measurement_as_its_class_is_read_off_the_sample() -> None:
-    network = net()
-    assert isinstance(network, Classifier)
-    made = report(network)
-    corollary = made["statements"]["corollary"]
-    assert not corollary["applies"]
-    assert "read off the sample" in corollary["why"]
-    assert corollary["values"]["ellipsoid"] > 0
-    assert "preprocessing" not in made["assumptions"]["fixed_class"]["says"]
-    network.preprocess = Normalise([0.0] * 4, [1.0] * 4, image=False)
-    fitted = report(network)
-    assert "statistics of the preprocessing" in fitted["statements"]["corollary"]["why"]
-    assert report(net(8))["statements"]["corollary"]["values"] is None
-
-
-def test_each_part_is_told_as_it_begins() -> None:
-    told: list[str] = []
-    report(net(), told=told.append)
-    assert told == ["assumptions", "mixup loss", "expansions", "losses under attack", "bounds and complexity"]
-
-
 def test_a_network_that_looks_at_its_batch_has_no_statements() -> None:
     class Batchwise(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

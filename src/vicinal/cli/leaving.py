@@ -14,11 +14,11 @@ def suggest(words: list[str]) -> int:
     parser = Parser(
         "suggest",
         "Find the unlabelled examples whose labels would help most: those that the\n"
-        "network is unsure of, no two alike. Writes a CSV and a contact sheet of images.",
+        "network is unsure of, no two alike, and none like those that have a label in\n"
+        "the run (if its data are there). Writes a CSV and a contact sheet of images.",
         "vicinal suggest runs/a -n 50",
         notes="The sheet lies beside the CSV, with the same name and .png. Move the files into\n"
-        "the folders of their classes, and train again. None is like those that the run has\n"
-        "labels of, as long as its data are where they were.",
+        "the folders of their classes, and train again.",
     )
     parser.add("run", metavar="RUN", help="a run directory")
     parser.add("-n", "--count", type=whole(1), metavar="N", help="how many (default: 50)")

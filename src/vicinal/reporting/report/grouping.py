@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from vicinal.errors import InputError, nearest
@@ -97,7 +98,7 @@ def chapters(entries: Sequence[Entry], baseline: str | None = None) -> tuple[Cha
     for entry in entries:
         about = entry.provenance
         data = about["data"]
-        key = (str(data["name"]), str(about["labels"]), entry.part, str(data.get("content", "")))
+        key = (_called(str(data["name"])), str(about["labels"]), entry.part, str(data.get("content", "")))
         groups.setdefault(key, []).append(entry)
     titles = [f"{name}, {labels} labels" for name, labels, _, _ in groups]
     made = []
@@ -107,6 +108,15 @@ def chapters(entries: Sequence[Entry], baseline: str | None = None) -> tuple[Cha
             title += f" ({part} part, content {content[:8] or 'unknown'})"
         made.append(_chapter(title, found, baseline))
     return tuple(made)
+
+
+def _called(name: str) -> str:
+    """What data are called: of a path the last part, as the same data may lie elsewhere on another machine.
+
+    >>> _called("digits"), _called("somebody/photos"), _called("./photos"), _called("../photos/")
+    ('digits', 'somebody/photos', 'photos', 'photos')
+    """
+    return Path(name).name if name.startswith((".", "~")) or Path(name).is_absolute() else name
 
 
 def _chapter(title: str, entries: Sequence[Entry], baseline: str | None) -> Chapter:
