@@ -15,7 +15,7 @@ from typing import Any
 import vicinal
 from vicinal import machine
 from vicinal.assembling import Assembled
-from vicinal.errors import InputError
+from vicinal.errors import InputError, nearest
 from vicinal.evaluating import device_of, evaluate, trained
 from vicinal.experiment import Experiment
 from vicinal.measuring import store, stored
@@ -67,7 +67,7 @@ def assess(
         jobs = 1  # several would only share the one device
     figures = {f"{run.path}: {FIGURES}": (str(run.path), command) for run in runs}
     for name, message in run_all(_measure_figures, figures, noun="runs", jobs=jobs).items():
-        raise InputError(message if str(name.partition(": ")[0]) in message else f"{name}: {message}")
+        raise InputError(message if name.partition(": ")[0] in message else f"{name}: {message}")
     tasks, done = {}, 0
     for run in runs:
         for name, study in studies.items():
@@ -128,8 +128,6 @@ def studies_of(given: Mapping[str, Mapping[str, Any]], only: Sequence[str] | Non
     Raises:
         InputError: an unknown study or setting, a value out of range, or settings of a study that is left out.
     """
-    from vicinal.errors import nearest
-
     for name in (*(only or ()), *given):
         if name not in STUDIES:
             raise InputError(f"unknown study {name!r}; {nearest(name, STUDIES)}")
@@ -163,15 +161,19 @@ def find_sources(runs: Sequence[Run], given: Run | None = None) -> dict[str, Run
     plain = [(run, experiment) for run, experiment in tasks.values() if experiment.method.name == "supervised"]
     found = {}
     for path, (run, mine) in tasks.items():
-
-        def unlike(able: tuple[Run, Experiment], mine: Experiment = mine) -> tuple[bool, ...]:
-            theirs = able[1]
-            return theirs.preprocess != mine.preprocess, theirs.split != mine.split, theirs.seed == mine.seed
-
-        able = [item for item in plain if item[1].data == mine.data and not item[0].path.samefile(run.path)]
+        able = [
+            (_unlike(mine, theirs), other)
+            for other, theirs in plain
+            if theirs.data == mine.data and not other.path.samefile(run.path)
+        ]
         if able:
-            found[path] = min(able, key=unlike)[0]
+            found[path] = min(able, key=lambda item: item[0])[1]  # the first of those that are as good
     return found
+
+
+def _unlike(mine: Experiment, theirs: Experiment) -> tuple[bool, ...]:
+    """How ill another run suits as a source, the weightiest reason first."""
+    return theirs.preprocess != mine.preprocess, theirs.split != mine.split, theirs.seed == mine.seed
 
 
 def _key(run: Run, study: Study, source: Run | None) -> dict[str, Any]:
@@ -198,10 +200,17 @@ def _file(name: str) -> str:
 def _weights(run: Run) -> str:
     """16 hexadecimal digits that name what training left, so that other weights are measured anew."""
     try:
-        with run.last.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+        status = run.last.stat()
+        return _digest(str(run.last.resolve()), status.st_ino, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise InputError(f"{run.last}: cannot be read: {error.strerror}") from error
+
+
+@functools.lru_cache(maxsize=1000)
+def _digest(path: str, *status: int) -> str:  # noqa: ARG001
+    """Of a file, read once as long as nobody writes it: every study of a run asks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 
 def _measure_figures(path: str, command: str | None) -> None:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -30,6 +33,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def attempt(measure: Callable[[], T]) -> T | str:
+    """What a call gives; or, where its input does not allow it, why not, in one line."""
+    try:
+        return measure()
+    except InputError as error:
+        return str(error)
 
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:

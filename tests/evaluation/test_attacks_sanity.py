@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from support.networks import Changed
+from torch import nn
 
 from vicinal.errors import InputError
 from vicinal.evaluation import figures
@@ -20,17 +21,6 @@ from vicinal.networks import mlp
 
 Untouched = Callable[[nn.Module], AbstractContextManager[None]]
 NAMES = ["more steps", "larger radius", "many steps or one", "everything falls", "transfer", "gradients"]
-
-
-class Changed(nn.Module):
-    """A network whose logits are changed, which leaves its decisions nearly as they are."""
-
-    def __init__(self, network: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.network, self.change = network, change
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.change(self.network(x))
 
 
 @pytest.fixture(scope="module")

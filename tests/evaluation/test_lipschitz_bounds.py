@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 import torch
+from support.networks import drawn, seeded, used
 from torch import Tensor, nn
 
 from vicinal.errors import InputError
@@ -30,28 +31,6 @@ Batches = list[tuple[Tensor, Tensor]]
 Untouched = Callable[[nn.Module], AbstractContextManager[None]]
 # PyTorch scripts some decompositions when forward-mode differentiation is first used, which it deprecates itself.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-@contextmanager
-def drawn(seed: int = 0) -> Iterator[None]:
-    """Layers made inside draw their weights from this seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-def used(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
-    """The network with running statistics and gains away from where they start, float64, in eval mode."""
-    with torch.no_grad(), drawn(1):
-        for layer in network.modules():
-            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-                layer.weight.uniform_(-2, 2)
-        network.train()(torch.randn(32, *shape))
-    return network.double().eval()
 
 
 ACTIVATIONS: list[tuple[nn.Module, float, float]] = [

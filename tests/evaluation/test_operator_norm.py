@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 import torch
+from support.networks import drawn, seeded, used
 from torch import Tensor, nn
 
 from vicinal.evaluation import operator_norm
 from vicinal.evaluation.lipschitz_bounds import lipschitz_bound
 from vicinal.networks import ZCA, MeanOnlyBatchNorm, Normalise
 from vicinal.networks.preprocess import Stack
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-@contextmanager
-def drawn(seed: int = 0) -> Iterator[None]:
-    """Layers made inside draw their weights from this seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-def used(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
-    """The network with running statistics and gains away from where they start, float64, in eval mode."""
-    with torch.no_grad(), drawn(1):
-        for layer in network.modules():
-            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-                layer.weight.uniform_(-2, 2)
-        network.train()(torch.randn(32, *shape))
-    return network.double().eval()
 
 
 def matrix(network: nn.Module, shape: tuple[int, ...]) -> Tensor:

@@ -9,22 +9,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from support.networks import Changed
 from torch import Tensor, nn
 
 from vicinal.networks import Classifier, Normalise
 from vicinal.studies import Robustness, Subject, sources
 from vicinal.studies.sources import black_box
-
-
-class Changed(nn.Module):
-    """A network whose logits are changed."""
-
-    def __init__(self, network: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.network, self.change = network, change
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.change(self.network(x))
 
 
 def rotten(logits: Tensor) -> Tensor:

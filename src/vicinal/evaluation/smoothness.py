@@ -172,7 +172,7 @@ def jacobian_norm(
         seed: of the starts.
 
     Raises:
-        InputError: an argument is out of range, or there are no examples.
+        InputError: an argument is out of range, there are no examples, or a layer does not know forward mode.
     """
     check("iterations", iterations, low=1)
     check("starts", starts, low=1)
@@ -236,8 +236,11 @@ def _spectral_norm(network: nn.Module, x: Tensor, iterations: int, d: Tensor) ->
     estimate = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     for _ in range(iterations):
         base = x.clone().requires_grad_()
-        with torch.enable_grad(), forward_ad.dual_level():
-            logits, moved = forward_ad.unpack_dual(network(forward_ad.make_dual(base, d)))
+        try:
+            with torch.enable_grad(), forward_ad.dual_level():
+                logits, moved = forward_ad.unpack_dual(network(forward_ad.make_dual(base, d)))
+        except NotImplementedError as error:
+            raise InputError("a layer of the network does not know forward-mode differentiation") from error
         # Behind the level, where tangents are gone: inside, the backward pass would carry them too, which costs time
         # and which some layers (SiLU) do not know. The unit vector along J d, so that the length of J^T of it is the
         # estimate, without squares.

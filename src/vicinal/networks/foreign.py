@@ -18,10 +18,8 @@ from vicinal.errors import InputError, MissingExtraError, nearest, require
 from vicinal.networks.passes import EVAL, run
 from vicinal.networks.weights import Start, digest_of, first_line
 
-PREFIXES: tuple[str, ...] = ("timm", "torchvision", "hf")
-"""The libraries, as in ``timm:NAME``."""
 HAS_PRETRAINED: tuple[str, ...] = ("timm", "hf")
-"""Those with a setting ``pretrained``."""
+"""The libraries, as in ``timm:NAME``, with a setting ``pretrained``."""
 
 
 class ImageClassifier(nn.Module):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from torch import nn
 
-from vicinal.errors import InputError
+from vicinal.errors import InputError, attempt
 from vicinal.evaluation import (
     LipschitzBound,
     LowerEstimate,
@@ -108,7 +107,7 @@ class Smoothness(Study):
         epsilon = self.epsilon or (8 / 255 if subject.images else 0.05 * subject.scale)
         length = self.length or epsilon * math.sqrt(math.prod(subject.dataset.shape))
         examples = f"{subject.count(self.n)} {subject.part} examples"
-        bound = _attempt(lambda: lipschitz_bound(network, subject.dataset.shape, tolerance=self.tolerance, seed=seed))
+        bound = attempt(lambda: lipschitz_bound(network, subject.dataset.shape, tolerance=self.tolerance, seed=seed))
         slopes = self._slopes(network, batches, examples, length, seed)
         bends = self._bends(network, batches, examples, bound, seed)
         return {
@@ -150,17 +149,14 @@ class Smoothness(Study):
         """Lower estimates of Lip(f)."""
 
         def jacobian() -> Steepness:
-            try:
-                return jacobian_norm(network, batches, iterations=self.iterations, starts=self.power_starts, seed=seed)
-            except NotImplementedError as error:
-                raise InputError("a layer of the network does not know forward-mode differentiation") from error
+            return jacobian_norm(network, batches, iterations=self.iterations, starts=self.power_starts, seed=seed)
 
         return [
             _Lower(
                 "Lipschitz quotient, adversarial",
                 "‖f(x + r) - f(x)‖ / ‖r‖",
                 f"{examples}, L2 steps of length {length:.2g}",
-                _attempt(
+                attempt(
                     lambda: lipschitz_quotients(network, batches, epsilon=length, iterations=self.search, seed=seed)
                 ),
                 length,
@@ -169,9 +165,9 @@ class Smoothness(Study):
                 "Lipschitz quotient, pairs",
                 "‖f(x) - f(x')‖ / ‖x - x'‖",
                 f"chords between {examples}",
-                _attempt(lambda: pair_quotients(network, batches, neighbours=self.neighbours, seed=seed)),
+                attempt(lambda: pair_quotients(network, batches, neighbours=self.neighbours, seed=seed)),
             ),
-            _Lower("Jacobian norm", "‖J‖₂", examples, _attempt(jacobian)),
+            _Lower("Jacobian norm", "‖J‖₂", examples, attempt(jacobian)),
         ]
 
     def _bends(
@@ -189,18 +185,18 @@ class Smoothness(Study):
             return hessian_norm(exact, doubled, iterations=self.iterations, starts=self.power_starts, seed=seed)
 
         return [
-            _Lower("Hessian norm", "‖∇²f_y‖₂", examples, _attempt(hessian)),
+            _Lower("Hessian norm", "‖∇²f_y‖₂", examples, attempt(hessian)),
             _Lower(
                 "gradient quotient, pairs",
                 "‖∇f_y(x) - ∇f_y(x')‖ / ‖x - x'‖",
                 f"chords between {examples}",
-                _attempt(lambda: gradient_quotients(exact, doubled, neighbours=self.neighbours, seed=seed)),
+                attempt(lambda: gradient_quotients(exact, doubled, neighbours=self.neighbours, seed=seed)),
             ),
             _Lower(
                 "mixup gap",
                 "β",
                 f"chords between {examples}",
-                _attempt(lambda: mixup_gap(exact, doubled, lambdas=LAMBDAS, neighbours=self.neighbours, seed=seed)),
+                attempt(lambda: mixup_gap(exact, doubled, lambdas=LAMBDAS, neighbours=self.neighbours, seed=seed)),
             ),
         ]
 
@@ -220,14 +216,6 @@ class _Lower(NamedTuple):
         n, value, largest = self.found.n, self.found.mean, self.found.largest
         over = f"{n} {self.over}" if self.over.startswith("chords") else self.over
         return _row(self.name, self.symbol, "lower estimate", over, n, value, largest, epsilon=self.epsilon)
-
-
-def _attempt(measure: Callable[[], T]) -> T | str:
-    """What is measured, or why this network or these examples do not allow it."""
-    try:
-        return measure()
-    except InputError as error:
-        return str(error)
 
 
 def _row(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from vicinal.errors import InputError
+from vicinal.errors import InputError, attempt
 from vicinal.evaluation import (
     LipschitzBound,
     LowerEstimate,
@@ -53,10 +52,7 @@ def smoothness_figures(network: nn.Module, x: Tensor, y: Tensor, *, seed: int) -
     exact, chords, single = copy.deepcopy(network).double(), [(x.double(), y)], [(x, y)]
 
     def jacobian() -> Steepness:
-        try:
-            return jacobian_norm(network, single, iterations=20, starts=1, seed=seed)
-        except NotImplementedError as error:
-            raise InputError("a layer of the network does not know forward-mode differentiation") from error
+        return jacobian_norm(network, single, iterations=20, starts=1, seed=seed)
 
     def hessian() -> LowerEstimate:
         # A first look spares piecewise linear networks the rest.
@@ -73,7 +69,7 @@ def smoothness_figures(network: nn.Module, x: Tensor, y: Tensor, *, seed: int) -
     def gap() -> LowerEstimate:
         return mixup_gap(exact, chords, lambdas=LAMBDAS, neighbours=min(NEIGHBOURS, len(x) - 1), seed=seed)
 
-    bounds = _attempt(lambda: lipschitz_bound(network, tuple(x.shape[1:]), seed=seed))
+    bounds = attempt(lambda: lipschitz_bound(network, tuple(x.shape[1:]), seed=seed))
 
     def bound(which: str) -> dict[str, Any]:
         value = bounds if isinstance(bounds, str) else getattr(bounds, which)
@@ -83,21 +79,13 @@ def smoothness_figures(network: nn.Module, x: Tensor, y: Tensor, *, seed: int) -
 
     examples, pairs = f"{len(x)} examples", f"chords between {len(x)} examples"
     return [
-        _estimate("Jacobian norm", "f", examples, _attempt(jacobian)),
+        _estimate("Jacobian norm", "f", examples, attempt(jacobian)),
         bound("lipschitz"),
-        _estimate("mixup gap", "gradient", pairs, _attempt(gap)),
-        _estimate("gradient quotient of pairs", "gradient", pairs, _attempt(quotients)),
-        _estimate("Hessian norm", "gradient", examples, _attempt(hessian)),
+        _estimate("mixup gap", "gradient", pairs, attempt(gap)),
+        _estimate("gradient quotient of pairs", "gradient", pairs, attempt(quotients)),
+        _estimate("Hessian norm", "gradient", examples, attempt(hessian)),
         bound("gradient"),
     ]
-
-
-def _attempt(measure: Callable[[], T]) -> T | str:
-    """What is measured, or why this network or these examples do not allow it."""
-    try:
-        return measure()
-    except InputError as error:
-        return str(error)
 
 
 def _estimate(name: str, of: str, over: str, found: Found) -> dict[str, Any]:
