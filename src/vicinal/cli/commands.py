@@ -104,8 +104,8 @@ def evaluate(words: list[str]) -> int:
     if given is None:
         return 0
     from vicinal.assessing import assess, find_sources
-    from vicinal.cli.output import figures_table, show
-    from vicinal.cli.studying import read_runs, read_studies, report_folder, write_report
+    from vicinal.cli.output import figures_table, page_folder, show
+    from vicinal.cli.studying import read_runs, read_studies, write_report
     from vicinal.runs import Run
 
     command = _command("evaluate", words)
@@ -117,7 +117,8 @@ def evaluate(words: list[str]) -> int:
     if "baseline" in others and baseline is None:
         raise InputError(f"--baseline: {given['baseline']} is not among the runs; name it there too")
     studies = read_studies(given)
-    folder = report_folder(given.get("output"), runs) if studies else None
+    purpose = "the report (leave it out with --studies none)"
+    folder = page_folder(given.get("output"), runs, several="report", purpose=purpose) if studies else None
     sources = find_sources(runs, others.get("source"))
     try:
         failed = assess(runs, studies, sources=sources, jobs=given.get("jobs"), command=command)
@@ -144,8 +145,7 @@ def predict(words: list[str]) -> int:
     parser.add("run", metavar="RUN", help="a run directory")
     parser.add("input", metavar="INPUT", help="a folder of images, one image, or an .npz file with an array x")
     parser.add("-o", "--output", metavar="FILE", help="the CSV file (default: standard output)")
-    which = one_of("last", "best_validation")
-    parser.add("--checkpoint", type=which, metavar="WHICH", help="last (default) or best_validation")
+    parser.add_checkpoint()
     parser.add("--skip-damaged", action="store_true", help="list images that cannot be read, and go on without them")
     given = parser.parse(words)
     if given is None:

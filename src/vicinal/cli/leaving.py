@@ -29,12 +29,7 @@ def suggest(words: list[str]) -> int:
         "--by", type=one_of("margin", "entropy"), metavar="SCORE", help="uncertainty: margin (default) or entropy"
     )
     parser.add("-o", "--output", metavar="FILE", help="the CSV file (default: suggestions.csv in the run)")
-    parser.add(
-        "--checkpoint",
-        type=one_of("last", "best_validation"),
-        metavar="WHICH",
-        help="last (default) or best_validation",
-    )
+    parser.add_checkpoint()
     parser.add("--skip-damaged", action="store_true", help="list images that cannot be read, and go on without them")
     given = parser.parse(words)
     if given is None:
@@ -102,12 +97,7 @@ def export(words: list[str]) -> int:
     parser.add("run", metavar="RUN", help="a run directory")
     parser.add("--format", type=one_of(*forms), metavar="FORM", help="onnx, torch-export, safetensors or hub-folder")
     parser.add("-o", "--output", metavar="PATH", help="the file; for hub-folder the folder, new or empty")
-    parser.add(
-        "--checkpoint",
-        type=one_of("last", "best_validation"),
-        metavar="WHICH",
-        help="last (default) or best_validation",
-    )
+    parser.add_checkpoint()
     given = parser.parse(words)
     if given is None:
         return 0

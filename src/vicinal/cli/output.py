@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vicinal.errors import InputError
+from vicinal.errors import InputError, require
 from vicinal.reporting import Table
+
+if TYPE_CHECKING:
+    from vicinal.runs import Run
 
 _UNLIMITED = 1000
 _FIRST = 7
@@ -57,6 +61,33 @@ def check_writable(
             raise InputError(f"{path}: lies in {source}, whose files are read; choose a name outside of it")
     if ours is not None and target.exists() and not ours(target):
         raise InputError(f"{path}: exists already, and nothing says that it may be replaced; choose another name")
+
+
+def page_folder(output: str | None, runs: Sequence[Run], *, several: str, purpose: str) -> Path:
+    """Where a page about runs goes, found out before work is spent on it; the folder is made when it is written.
+
+    Args:
+        output: the folder that was asked for, or None for the run's own, or of several runs ``several``.
+        runs: what the page is about.
+        several: name of a folder.
+        purpose: what needs the extra that draws pages, to complete "... needs".
+
+    Raises:
+        InputError: it is a file, or nothing can be written there.
+        MissingExtraError: what draws pages is not installed.
+    """
+    for module in ("jinja2", "matplotlib"):
+        require(module, "figures", purpose)
+    folder = Path(output) if output is not None else runs[0].path if len(runs) == 1 else Path(several)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output: {folder} is not a folder; name one, existing or new")
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(f"--output: {folder}: cannot write in {there}: {error.strerror}; name another") from error
+    return folder
 
 
 def write(path: str | os.PathLike[str] | None, text: str) -> None:

@@ -48,6 +48,11 @@ class Parser:
         """Add a flag or argument, as for argparse; what is not given stays away from the result."""
         self._parser.add_argument(*names, **options)
 
+    def add_checkpoint(self) -> None:
+        """Add the flag that says which weights of a run to take."""
+        which = one_of("last", "best_validation")
+        self.add("--checkpoint", type=which, metavar="WHICH", help="last (default) or best_validation")
+
     def parse(self, words: Sequence[str]) -> dict[str, Any] | None:
         """What was given, by name; None if the help was asked for and printed.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,15 +40,13 @@ def theory(words: list[str]) -> int:
     given = parser.parse(words)
     if given is None:
         return 0
+    from vicinal.cli.output import page_folder
     from vicinal.cli.studying import read_runs
-    from vicinal.errors import require
     from vicinal.theorising import check_run, theorise
 
     command = shlex.join(["vicinal", "theory", *words])
-    for module in ("jinja2", "matplotlib"):
-        require(module, "figures", "the page of vicinal theory")
     runs = read_runs(given["run"], given.get("store", "runs"))
-    folder = _output(given.get("output", runs[0].path if len(runs) == 1 else "theory"))
+    folder = page_folder(given.get("output"), runs, several="theory", purpose="the page of vicinal theory")
     settings = {name: given[name] for name in ("n", "alpha", "seed", "space", "replay") if name in given}
     found = []
     try:
@@ -63,26 +60,6 @@ def theory(words: list[str]) -> int:
         return 130
     _write(folder, found, command)
     return 0
-
-
-def _output(name: str | Path) -> Path:
-    """Where the files go, found out before work is spent on them; the folder is made when they are written.
-
-    Raises:
-        InputError: it is a file, or nothing can be written there.
-    """
-    from vicinal.errors import InputError
-
-    folder = Path(name)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output: {folder} is not a folder; name one, existing or new")
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise InputError(f"--output: {folder}: cannot write in {there}: {error.strerror}; name another") from error
-    return folder
 
 
 def _write(folder: Path, found: list[dict[str, Any]], command: str) -> None:

@@ -1,4 +1,4 @@
-"""Studies on the command line: which ones with which settings, and the report's folder."""
+"""Studies on the command line: which ones with which settings, and the report."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from vicinal.assessing import entry, made, studies_of
-from vicinal.cli.output import show, write
-from vicinal.errors import InputError, require
+from vicinal.cli.output import show
+from vicinal.errors import InputError
 from vicinal.experiment import merge
 from vicinal.grid import Grid, run_path
 from vicinal.reporting.report import MAIN, render, tables
-from vicinal.runs import Run
+from vicinal.runs import Run, write_atomic
 from vicinal.settings import read_yaml
 from vicinal.studies import Study
 
@@ -73,25 +73,6 @@ def read_studies(given: Mapping[str, Any]) -> dict[str, Study]:
     return studies_of(settings, only)
 
 
-def report_folder(output: str | None, runs: Sequence[Run]) -> Path:
-    """Where the report goes, found out before work is spent on it.
-
-    Raises:
-        InputError: it is a file, or cannot be made.
-        MissingExtraError: what draws the report is not installed.
-    """
-    for module in ("jinja2", "matplotlib"):
-        require(module, "figures", "the report (leave it out with --studies none)")
-    folder = Path(output) if output is not None else runs[0].path if len(runs) == 1 else Path("report")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output: {folder} is not a folder; name one, existing or new")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output: {folder}: cannot be made: {error.strerror}") from error
-    return folder
-
-
 def write_report(
     folder: Path,
     runs: Sequence[Run],
@@ -104,8 +85,10 @@ def write_report(
     """Write ``report.html`` and ``tables.md``, print the main tables, and say where."""
     entries = [entry(run, studies, sources.get(str(run.path))) for run in runs]
     found = tables(entries, baseline=baseline)
-    write(folder / "report.html", render(entries, command=command, baseline=baseline, made=made()))
-    write(folder / "tables.md", "\n".join(table.markdown() for table in found))
+    page = render(entries, command=command, baseline=baseline, made=made())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "tables.md", "\n".join(table.markdown() for table in found))
+    write_atomic(folder / "report.html", page)
     for table in found:
         if MAIN in table.title:
             show(table)
